@@ -1,0 +1,1 @@
+//! Ractor shells around the pure core.

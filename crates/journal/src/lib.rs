@@ -1,0 +1,1 @@
+//! Joins rules and log: frozen event encodings, upcasters, envelopes.

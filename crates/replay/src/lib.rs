@@ -1,0 +1,1 @@
+//! Time travel over the log: fold, diff, verify.

@@ -1,0 +1,1 @@
+//! A simulated compute host: pure machine and its shells.

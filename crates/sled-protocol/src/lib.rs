@@ -1,0 +1,1 @@
+//! Wire types and client trait between control plane and sleds.

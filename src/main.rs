@@ -1,0 +1,3 @@
+//! The one binary: daemon, command line, replay and chaos.
+
+fn main() {}
