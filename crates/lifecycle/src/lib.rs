@@ -1,1 +1,54 @@
-//! The rules of an instance's life: decide, evolve, effects; pure.
+//! The rules of an instance's life.
+//!
+//! The one idea: **three pure functions and nothing else.** [`decide`] turns state and input into events
+//! or a refusal; [`evolve`] applies an event and may not refuse; [`effects`] says, from state alone, what
+//! should be true outside. Time, ids and grants come in with the input. No clock, no randomness, no I/O.
+//!
+//! What a crash forgets, `effects` derives again, so there is no recovery code. What two components would
+//! have to agree on (reservations, provisioning, names) is a fold over the same events ([`ledger`]), so
+//! there is nothing to release by hand.
+//!
+//! Reading order: [`vmm`] and [`migration`] (what sleds report), [`instance`] (the fold), [`visible`] and
+//! [`action`] (what users see and may do), [`event`] and [`input`], [`saga`], then [`decide`], [`update`],
+//! [`evolve`], [`effects`], and [`invariant`] which says what must hold after every event. The rules are
+//! told for people in `docs/lifecycle.md`.
+
+pub mod action;
+pub mod decide;
+pub mod effects;
+pub mod event;
+pub mod evolve;
+pub mod ids;
+pub mod input;
+pub mod instance;
+pub mod invariant;
+pub mod ledger;
+pub mod migration;
+pub mod project;
+pub mod rejected;
+pub mod saga;
+pub mod sled;
+pub mod spec;
+pub mod time;
+pub mod update;
+pub mod visible;
+pub mod vmm;
+
+pub use action::Action;
+pub use decide::{Decision, Policy, decide};
+pub use effects::{Deadline, DeadlineKind, Effect, deadlines, effects};
+pub use event::{EventMeta, InstanceEvent, ProjectEvent, SledEvent, SystemEvent};
+pub use evolve::evolve;
+pub use ids::{
+    BootId, Generation, InstanceId, LeaseEpoch, MigrationId, OpId, ProjectId, RequestId, SagaId, SledId,
+    VmmId,
+};
+pub use input::{Command, EffectResult, Input, Refusal, VmmReport};
+pub use instance::{Instance, Intent};
+pub use ledger::Ledger;
+pub use rejected::{Rejected, Shortage};
+pub use saga::{Origin, SagaKind, Step};
+pub use spec::{Address, AutoRestartPolicy, InstanceSpec, Size};
+pub use time::{Span, Timestamp};
+pub use visible::RunState;
+pub use vmm::{Evidence, FailureReason, Vmm, VmmState};

@@ -1,0 +1,250 @@
+//! Facts: what has happened to an instance, a project, a sled, the system. Past tense; never changed.
+//!
+//! Few and whole rather than many and small: an event says everything that one decision did, so that a
+//! history reads as a story and an append is short. Their stored layouts are frozen in the `journal`
+//! crate.
+
+use crate::ids::{BootId, InstanceId, LeaseEpoch, MigrationId, OpId, ProjectId, SagaId, SledId, VmmId};
+use crate::input::VmmReport;
+use crate::instance::{Intent, UnwindReason};
+use crate::rejected::Shortage;
+use crate::saga::{Origin, Step};
+use crate::spec::{Address, InstanceSpec, Size};
+use crate::time::{Span, Timestamp};
+use crate::vmm::{Evidence, FailureReason};
+use serde::{Deserialize, Serialize};
+
+/// Place and time of an event, known once it is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventMeta {
+    /// Version in the stream.
+    pub version: u64,
+    /// Position in the log.
+    pub position: u64,
+    /// Recorded time.
+    pub time: Timestamp,
+}
+
+/// Events of `instance/<id>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum InstanceEvent {
+    /// It exists.
+    Created {
+        /// Its id.
+        id: InstanceId,
+        /// What the user configured.
+        spec: Box<InstanceSpec>,
+        /// Its place on the overlay network.
+        address: Address,
+        /// `running` if it was to be started at once.
+        intent: Intent,
+    },
+    /// A start could not be placed, and leaves the instance stopped.
+    StartNotPlaced {
+        /// Who asked.
+        origin: Origin,
+        /// What was short.
+        short: Shortage,
+    },
+    /// A start saga began: provisioning charged, sled reserved, VMM allocated and linked, network desired,
+    /// intent running.
+    StartBegan {
+        /// The saga.
+        saga: SagaId,
+        /// Who asked.
+        origin: Origin,
+        /// The new VMM.
+        vmm: VmmId,
+        /// The picked sled.
+        sled: SledId,
+        /// What is charged and reserved.
+        size: Size,
+        /// How long the saga may take.
+        deadline: Span,
+    },
+    /// A saga completed every step before `step`.
+    SagaAdvanced {
+        /// The saga.
+        saga: SagaId,
+        /// The current step.
+        step: Step,
+    },
+    /// A saga went all the way back.
+    SagaUnwound {
+        /// The saga.
+        saga: SagaId,
+        /// The step it was at.
+        step: Step,
+        /// Why.
+        reason: UnwindReason,
+        /// What was undone, newest first.
+        undone: Vec<Step>,
+    },
+    /// A saga is over: its goal was reached, or its VMM ended after the point of no return.
+    SagaEnded {
+        /// The saga.
+        saga: SagaId,
+        /// Whether the goal was reached.
+        done: bool,
+    },
+    /// A sled reported something new.
+    VmmReported {
+        /// The VMM.
+        vmm: VmmId,
+        /// What it said.
+        report: VmmReport,
+    },
+    /// A sled reported a state that cannot follow. Kept for diagnosis; changes nothing.
+    ReportAnomalous {
+        /// The VMM.
+        vmm: VmmId,
+        /// What it said.
+        report: VmmReport,
+    },
+    /// A VMM was declared failed.
+    VmmFailed {
+        /// The VMM.
+        vmm: VmmId,
+        /// Why.
+        reason: FailureReason,
+    },
+    /// A VMM is known to be gone from its sled; its reservation is free.
+    VmmGone {
+        /// The VMM.
+        vmm: VmmId,
+        /// How that is known.
+        evidence: Evidence,
+    },
+    /// A VMM that nothing refers to was forgotten.
+    VmmReaped {
+        /// The VMM.
+        vmm: VmmId,
+    },
+    /// Somebody asked to stop it.
+    StopRequested {
+        /// Makes repeats act once.
+        op: OpId,
+    },
+    /// A later start superseded a stop that had not been seen to act.
+    StopWithdrawn {
+        /// The stop.
+        op: OpId,
+    },
+    /// Somebody asked to reboot it.
+    RebootRequested {
+        /// Makes repeats act once.
+        op: OpId,
+    },
+    /// The sled answered a reboot.
+    RebootAnswered {
+        /// The reboot.
+        op: OpId,
+        /// Whether it was accepted.
+        accepted: bool,
+    },
+    /// The instance now matches what its VMMs and its migration have done.
+    Updated(Update),
+    /// It was deleted; its name is free.
+    Deleted,
+}
+
+/// The update: everything that changes, in one append.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Update {
+    /// Active slot afterwards.
+    pub active: Option<VmmId>,
+    /// Target slot afterwards.
+    pub target: Option<VmmId>,
+    /// Linked migration afterwards.
+    pub migration: Option<MigrationId>,
+    /// Intent afterwards.
+    pub intent: Intent,
+    /// Sled that the network shall point at afterwards; none means delete.
+    pub network: Option<SledId>,
+    /// Failure of the VMM that held the guest, if the instance is `failed` afterwards.
+    pub failed: Option<(VmmId, FailureReason)>,
+    /// A migration whose target side is closed as failed, so that a late `completed` changes nothing.
+    pub closed: Option<MigrationId>,
+}
+
+/// Events of `project/<id>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum ProjectEvent {
+    /// It exists.
+    Created {
+        /// Its id.
+        id: ProjectId,
+        /// Name, unique among projects.
+        name: String,
+        /// Free text.
+        description: String,
+        /// Its virtual network identifier.
+        vni: u32,
+    },
+    /// Name or description changed.
+    Changed {
+        /// Name afterwards.
+        name: String,
+        /// Description afterwards.
+        description: String,
+    },
+    /// It was deleted; its name is free.
+    Deleted,
+}
+
+/// Events of `sled/<id>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum SledEvent {
+    /// It registered for the first time, or with other properties.
+    Registered {
+        /// Its id.
+        id: SledId,
+        /// Its name.
+        name: String,
+        /// Hardware threads for guests.
+        threads: u32,
+        /// Memory for guests, bytes.
+        memory: u64,
+        /// CPU family, for live migration.
+        cpu_family: String,
+        /// Where its agent listens; empty if it lives in the daemon.
+        address: String,
+    },
+    /// It booted: everything that ran under another boot id is gone.
+    Booted {
+        /// The boot.
+        boot: BootId,
+        /// The lease epoch from here on.
+        epoch: LeaseEpoch,
+    },
+    /// Whether new VMMs may be placed on it changed.
+    ProvisionableChanged {
+        /// Whether they may.
+        provisionable: bool,
+        /// Why, in the operator's words.
+        reason: String,
+    },
+    /// An operator took it out for good: its VMMs are gone.
+    Expunged {
+        /// Why, in the operator's words.
+        reason: String,
+    },
+}
+
+/// Events of `system`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "event")]
+pub enum SystemEvent {
+    /// A daemon opened the log and serves.
+    DaemonStarted {
+        /// Its build.
+        build: String,
+        /// Whether the one before it ended cleanly.
+        after_clean_stop: bool,
+    },
+    /// A daemon stopped cleanly.
+    DaemonStopped,
+}
