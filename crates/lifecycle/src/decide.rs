@@ -60,7 +60,9 @@ pub fn decide(state: Option<&Instance>, input: &Input, policy: &Policy) -> Resul
         (Some(state), Input::Report { sled, vmm, report }) => report_events(state, *sled, *vmm, report)?,
         (Some(state), Input::Outcome { effect, result }) => outcome_events(state, *effect, result),
         (Some(state), Input::Gone { vmm, evidence }) => gone_events(state, *vmm, *evidence),
-        (Some(state), Input::Absent { vmm, asked_at }) => absent_events(state, *vmm, *asked_at),
+        (Some(state), Input::Absent { vmm, asked_at, evidence }) => {
+            absent_events(state, *vmm, *asked_at, *evidence)
+        }
         (Some(state), Input::Deadline(DeadlineKind::Saga(saga))) => deadline_events(state, *saga),
         (Some(_), Input::Reconsider) => Vec::new(),
     };
@@ -113,7 +115,7 @@ fn command_events(
             None => {}
             Some(Ok(grant)) => events.push(start_began(grant, Origin::Creation, spec.size, policy)),
             Some(Err(short)) => {
-                events.push(InstanceEvent::StartNotPlaced { origin: Origin::Creation, short: short.clone() })
+                events.push(InstanceEvent::StartNotPlaced { origin: Origin::Creation, short: short.clone() });
             }
         }
         return Ok(Decision::Events(events));
@@ -313,10 +315,10 @@ const fn failure_by(evidence: Evidence) -> FailureReason {
     }
 }
 
-fn absent_events(state: &Instance, id: VmmId, asked_at: u64) -> Vec<InstanceEvent> {
+fn absent_events(state: &Instance, id: VmmId, asked_at: u64, evidence: Evidence) -> Vec<InstanceEvent> {
     let was_registered_then =
         state.vmms.get(&id).and_then(|vmm| vmm.registered_at).is_some_and(|position| position <= asked_at);
-    if was_registered_then { gone_events(state, id, Evidence::AbsentFromInventory) } else { Vec::new() }
+    if was_registered_then { gone_events(state, id, evidence) } else { Vec::new() }
 }
 
 fn deadline_events(state: &Instance, id: SagaId) -> Vec<InstanceEvent> {

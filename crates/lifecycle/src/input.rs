@@ -40,13 +40,16 @@ pub enum Input {
         /// How that is known.
         evidence: Evidence,
     },
-    /// An inventory does not list a VMM.
+    /// A VMM is gone from its sled if it was registered by `asked_at`: an inventory does not list it, or its
+    /// sled has booted.
     Absent {
         /// The VMM.
         vmm: VmmId,
-        /// Durable log position when the inventory was asked for: it says nothing about a VMM that was not
-        /// known to be registered by then.
+        /// Durable log position when the inventory was asked for, or of the boot: it says nothing about a
+        /// VMM that was not known to be registered by then.
         asked_at: u64,
+        /// How that is known.
+        evidence: Evidence,
     },
     /// A deadline has passed.
     Deadline(DeadlineKind),

@@ -71,7 +71,12 @@ struct InstanceEntry {
     is_deleted: bool,
     charge: Option<Size>,
     vmms: usize,
+    /// The last VMMs that were reaped, newest last, so that a late report of one finds out that it is dead.
+    reaped: Vec<VmmId>,
 }
+
+/// Reaped VMMs remembered per instance: as many as can still have a report under way.
+const REAPED_MAX: usize = 8;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct VmmEntry {
@@ -79,8 +84,19 @@ struct VmmEntry {
     sled: SledId,
     size: Size,
     is_journaled: bool,
-    /// Cleared when it is gone; the entry stays until it is reaped, so that late reports find their way.
+    /// Cleared when it is gone; the entry stays for a while, so that late reports find their way.
     is_held: bool,
+}
+
+/// Where a VMM belongs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VmmPlace {
+    /// Its instance.
+    pub instance: InstanceId,
+    /// Its sled.
+    pub sled: SledId,
+    /// Whether it may still be on its sled.
+    pub is_held: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -305,12 +321,12 @@ impl Ledger {
                 self.charge(id, Some(*size));
             }
             InstanceEvent::SagaUnwound { undone, .. } if undone.contains(&Step::Reserve) => {
-                self.charge(id, None)
+                self.charge(id, None);
             }
             InstanceEvent::Updated(update) if update.active.is_none() => self.charge(id, None),
             InstanceEvent::VmmGone { vmm, .. } => self.release(*vmm),
             InstanceEvent::VmmReaped { vmm } => {
-                self.forget(*vmm);
+                self.retire(*vmm);
                 if self.instances.get(&id).is_some_and(|entry| entry.is_deleted && entry.vmms == 0) {
                     self.free_address(id);
                 }
@@ -399,9 +415,13 @@ impl Ledger {
         self.instances[&id].is_journaled.then_some(id)
     }
 
-    /// The instance that a VMM belongs to, and its sled, until it is reaped.
-    pub fn vmm(&self, id: VmmId) -> Option<(InstanceId, SledId)> {
-        self.vmms.get(&id).map(|entry| (entry.instance, entry.sled))
+    /// Where a VMM belongs; none if it was never heard of, or died long ago.
+    pub fn vmm(&self, id: VmmId) -> Option<VmmPlace> {
+        self.vmms.get(&id).map(|entry| VmmPlace {
+            instance: entry.instance,
+            sled: entry.sled,
+            is_held: entry.is_held,
+        })
     }
 
     /// VMMs of a sled that may still be on it.
@@ -487,8 +507,16 @@ impl Ledger {
         let name = name.to_owned();
         let taken = self.instance_names.insert((project, name.clone()), id);
         assert!(taken.is_none(), "a name is granted once");
-        let entry =
-            InstanceEntry { project, name, address, is_journaled, is_deleted: false, charge: None, vmms: 0 };
+        let entry = InstanceEntry {
+            project,
+            name,
+            address,
+            is_journaled,
+            is_deleted: false,
+            charge: None,
+            vmms: 0,
+            reaped: Vec::new(),
+        };
         self.instances.insert(id, entry);
     }
 
@@ -504,6 +532,9 @@ impl Ledger {
         let entry = self.instances.remove(&id).expect("freed once");
         if let Some(project) = self.projects.get_mut(&entry.project) {
             project.addresses.remove(&entry.address);
+        }
+        for vmm in entry.reaped {
+            self.vmms.remove(&vmm);
         }
     }
 
@@ -524,10 +555,25 @@ impl Ledger {
         self.sled_mut(sled).held.remove(Room::of(size));
     }
 
+    /// Takes back a VMM that was granted and never journaled.
     fn forget(&mut self, vmm: VmmId) {
         let entry = self.vmms.remove(&vmm).expect("forgotten once");
         if let Some(instance) = self.instances.get_mut(&entry.instance) {
             instance.vmms -= 1;
+        }
+    }
+
+    /// Keeps a VMM that is over among the last few of its instance.
+    fn retire(&mut self, vmm: VmmId) {
+        let owner = self.vmms.get(&vmm).expect("only what was held is reaped").instance;
+        let Some(instance) = self.instances.get_mut(&owner) else {
+            return;
+        };
+        instance.vmms -= 1;
+        instance.reaped.push(vmm);
+        if instance.reaped.len() > REAPED_MAX {
+            let oldest = instance.reaped.remove(0);
+            self.vmms.remove(&oldest);
         }
     }
 

@@ -92,7 +92,11 @@ fn input(stage: &mut Stage, step: &Move) -> Option<Input> {
             Input::Outcome { effect, result: answer(*n) }
         }
         Move::Gone { vmm, evidence } => Input::Gone { vmm: newest(*vmm)?.0, evidence: EVIDENCE[*evidence] },
-        Move::Absent { vmm, asked_at } => Input::Absent { vmm: newest(*vmm)?.0, asked_at: *asked_at },
+        Move::Absent { vmm, asked_at } => Input::Absent {
+            vmm: newest(*vmm)?.0,
+            asked_at: *asked_at,
+            evidence: Evidence::AbsentFromInventory,
+        },
         Move::Deadline => {
             let kind = stage.state.as_ref().and_then(|state| deadlines(state).first().map(|d| d.kind));
             Input::Deadline(kind.unwrap_or(DeadlineKind::Saga(lifecycle::SagaId::new(stage.mint()))))

@@ -215,8 +215,9 @@ fn an_inventory_proves_absence_only_if_it_was_asked_for_after_the_register() {
     let mut stage = Stage::running();
     let vmm = stage.vmm();
     let registered_at = stage.now().vmms[&vmm].registered_at.unwrap();
-    assert_eq!(stage.must(Input::Absent { vmm, asked_at: registered_at - 1 }), []);
-    stage.must(Input::Absent { vmm, asked_at: registered_at });
+    let absent = |asked_at| Input::Absent { vmm, asked_at, evidence: Evidence::AbsentFromInventory };
+    assert_eq!(stage.must(absent(registered_at - 1)), []);
+    stage.must(absent(registered_at));
     assert_eq!(stage.run_state(), RunState::Failed);
     assert!(stage.now().vmms.is_empty());
 }

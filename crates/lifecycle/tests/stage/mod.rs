@@ -1,7 +1,7 @@
 //! A stage for one instance: inputs go in, events are folded, invariants are checked after every append,
 //! and the sleds' side is played by the test.
 
-#![allow(dead_code, reason = "each test binary uses its own part of the stage")]
+#![allow(dead_code, clippy::unwrap_used, reason = "a stage for tests; each uses its own part")]
 
 use lifecycle::event::EventMeta;
 use lifecycle::input::{EffectResult, StartGrant, VmmReport};
