@@ -1,1 +1,34 @@
 //! Ractor shells around the pure core.
+//!
+//! The one idea: **an actor's `handle` is decide, append, wait until durable, evolve, send effects,
+//! reply.** If it needs more, the core needs it. Nothing leaves, no reply and no call to a sled, before the
+//! event that causes it is durable.
+//!
+//! Who is here:
+//! * [`instance`]: one actor per instance that has something to do, the only writer of its stream; virtual:
+//!   [`instances`] activates it at its first message and restarts it from its stream if it panics;
+//! * [`sled`]: one actor per sled: bounded calls to its agent, its reports, its inventory;
+//! * [`ledger`]: one actor that grants what instances share, from a fold over the log; a panic of it ends
+//!   the process, because its memory is only reproducible with every grantee gone;
+//! * [`projects`]: one actor that writes the projects' streams, which are few and change rarely;
+//! * [`control`]: the handle to all of it, which is what the HTTP layer and embedded sleds hold.
+//!
+//! Invariants: mailboxes are bounded at the door ([`instances`] counts what waits); everything
+//! unpredictable is a field of [`env::Env`]; no actor is addressed by ractor's ids or its registry.
+
+pub mod answer;
+pub mod control;
+mod convert;
+pub mod env;
+pub mod instance;
+pub mod instances;
+pub mod ledger;
+pub mod projects;
+pub mod sled;
+pub mod sleds;
+mod supervisor;
+mod writer;
+
+pub use answer::{Accepted, CommandError, RequestContext};
+pub use control::{ControlPlane, NewInstance, StartError};
+pub use env::{Clock, Env, Fatal, IdSource, Limits, SledConnector};

@@ -120,16 +120,22 @@ pub fn effects(state: &Instance) -> Vec<Effect> {
     effects
 }
 
+/// The order that tells an abandoned VMM to stop: one per VMM, and unlike the one that told it to run, which
+/// goes by the VMM's own id.
+const fn abandoning_stop(vmm: VmmId) -> OpId {
+    OpId::new(uuid::Uuid::from_u128(vmm.uuid().as_u128() ^ 1))
+}
+
 /// At most one effect per VMM at a time: a stop makes starting it untrue, an end makes stopping it untrue.
 fn effect_for(state: &Instance, vmm: &Vmm) -> Option<Effect> {
     let (id, sled) = (vmm.id, vmm.sled);
     if !state.refers_to(id) {
         // Given up, or replaced: it is told to end, and reaped when its sled confirms. A live one may hold
-        // a guest that deserves its shutdown; its own id makes the order repeatable.
+        // a guest that deserves its shutdown.
         return Some(if vmm.state.is_destroyable() {
             Effect::Unregister { vmm: id, sled }
         } else {
-            Effect::Stop { vmm: id, sled, op: OpId::new(id.uuid()) }
+            Effect::Stop { vmm: id, sled, op: abandoning_stop(id) }
         });
     }
     match (vmm.state, state.stop) {

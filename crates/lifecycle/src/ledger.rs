@@ -409,6 +409,16 @@ impl Ledger {
         self.projects.get(&id).is_some_and(|project| project.state == Entry::Journaled)
     }
 
+    /// Whether a project of that name exists, is being created or is being deleted.
+    pub fn is_project_name_taken(&self, name: &str) -> bool {
+        self.project_names.contains_key(name)
+    }
+
+    /// Whether the instance exists, is being created, or is deleted and still holds something.
+    pub fn has_instance(&self, id: InstanceId) -> bool {
+        self.instances.contains_key(&id)
+    }
+
     /// The instance of that name.
     pub fn instance_by_name(&self, project: ProjectId, name: &str) -> Option<InstanceId> {
         let id = self.instance_names.get(&(project, name.to_owned())).copied()?;

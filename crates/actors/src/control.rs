@@ -1,0 +1,393 @@
+//! The handle to all actors: what the HTTP layer asks, and what sleds report to.
+
+use crate::answer::{Accepted, CommandError, RequestContext};
+use crate::convert;
+use crate::env::Env;
+use crate::instance::{Ask, InstanceMsg};
+use crate::instances::Instances;
+use crate::ledger::LedgerHandle;
+use crate::projects::{ProjectAsk, Projects};
+use crate::sled::SledStatus;
+use crate::sleds::Sleds;
+use crate::supervisor::Undeliverable;
+use crate::writer::Writer;
+use eventlog::Log;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use journal::{Actor as Who, Context, Event, StreamName};
+use lifecycle::event::SystemEvent;
+use lifecycle::ledger::{SledLoad, Totals};
+use lifecycle::project::Project;
+use lifecycle::sled::{Registration, SledProperties};
+use lifecycle::{BootId, Instance, InstanceId, InstanceSpec, ProjectId, Rejected, SledId, VmmId};
+use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SupervisionEvent};
+use sled_protocol::{self as wire, ControlPlaneClient, ControlPlaneError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::oneshot;
+
+/// Why the control plane could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log cannot be read.
+    #[error(transparent)]
+    Read(#[from] eventlog::ReadError),
+    /// An event cannot be understood.
+    #[error(transparent)]
+    Decode(#[from] journal::DecodeError),
+    /// The log refuses appends.
+    #[error("the log cannot be written: {0}")]
+    Append(String),
+    /// An actor could not be started.
+    #[error("an actor could not be started: {0}")]
+    Actor(String),
+}
+
+/// What a user asks for when creating an instance.
+#[derive(Clone, Debug)]
+pub struct NewInstance {
+    /// What the user configured.
+    pub spec: InstanceSpec,
+    /// Whether to start it.
+    pub start: bool,
+}
+
+/// The control plane of one process. Clones share it.
+#[derive(Clone)]
+pub struct ControlPlane {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    env: Arc<Env>,
+    root: ActorRef<NoMessage>,
+    ledger: LedgerHandle,
+    projects: Projects,
+    instances: Instances,
+    sleds: Sleds,
+    is_closing: AtomicBool,
+}
+
+/// What is left of the run before this one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Predecessor {
+    /// Whether there was one.
+    pub existed: bool,
+    /// Whether it ended cleanly.
+    pub ended_cleanly: bool,
+}
+
+impl ControlPlane {
+    /// Folds what is shared, marks the start in the log, and starts the actors. Nothing is activated yet.
+    pub async fn start(env: Env) -> Result<(Self, Predecessor), StartError> {
+        let env = Arc::new(env);
+        let predecessor = mark_start(&env).await?;
+        let actor_error = |error: ractor::SpawnErr| StartError::Actor(error.to_string());
+        let (root, _) = Actor::spawn(None, Root { env: Arc::clone(&env) }, ()).await.map_err(actor_error)?;
+        let cell: ActorCell = root.get_cell();
+        let ledger = LedgerHandle::start(&env, cell.clone()).await?;
+        let projects =
+            Projects::start(Arc::clone(&env), ledger.clone(), cell.clone()).await.map_err(actor_error)?;
+        let instances = Instances::start(Arc::clone(&env), cell.clone()).await.map_err(actor_error)?;
+        let sleds = Sleds::start(Arc::clone(&env), cell).await.map_err(actor_error)?;
+        instances.connect(ledger.clone(), sleds.clone());
+        sleds.connect(ledger.clone(), instances.clone());
+        let is_closing = AtomicBool::new(false);
+        let inner = Inner { env, root, ledger, projects, instances, sleds, is_closing };
+        Ok((Self { inner: Arc::new(inner) }, predecessor))
+    }
+
+    /// Wakes instances that have something unfinished, and watches every sled that the log knows.
+    pub async fn resume(&self, unfinished: impl IntoIterator<Item = InstanceId>) {
+        let sleds = self.inner.ledger.look(0, |ledger| ledger.sleds().collect::<Vec<_>>()).await;
+        for sled in sleds.unwrap_or_default() {
+            self.inner.sleds.watch(sled.id);
+        }
+        for id in unfinished {
+            if let Err(error) = self.inner.instances.send(id, InstanceMsg::Reconsider) {
+                tracing::warn!(instance = %id, %error, "not resumed");
+            }
+        }
+    }
+
+    /// Creates an instance, and starts it if asked.
+    pub async fn create_instance(
+        &self,
+        new: NewInstance,
+        context: RequestContext,
+    ) -> Result<Accepted, CommandError> {
+        let id = InstanceId::new(self.inner.env.ids.uuid());
+        self.command(id, Ask::Create { spec: Box::new(new.spec), start: new.start }, context).await
+    }
+
+    /// Does what is asked of an existing instance.
+    pub async fn ask(
+        &self,
+        id: InstanceId,
+        ask: Ask,
+        context: RequestContext,
+    ) -> Result<Accepted, CommandError> {
+        self.must_exist(id).await?;
+        self.command(id, ask, context).await
+    }
+
+    async fn command(
+        &self,
+        id: InstanceId,
+        ask: Ask,
+        context: RequestContext,
+    ) -> Result<Accepted, CommandError> {
+        self.must_be_open()?;
+        let ticket = self.inner.instances.admit(id)?;
+        let (reply, answer) = oneshot::channel();
+        self.inner
+            .instances
+            .send(id, InstanceMsg::Command { ask, context, ticket, reply })
+            .map_err(undeliverable)?;
+        let ended = || CommandError::Unknown("the instance's actor ended before it answered".to_owned());
+        answer.await.unwrap_or_else(|_| Err(ended()))
+    }
+
+    /// The instance's state, from its actor.
+    pub async fn instance(&self, id: InstanceId) -> Result<Box<Instance>, CommandError> {
+        self.must_exist(id).await?;
+        let (reply, answer) = oneshot::channel();
+        self.inner.instances.send(id, InstanceMsg::Get(reply)).map_err(undeliverable)?;
+        let ended = |_| CommandError::Unavailable("the instance's actor restarts; try again".to_owned());
+        let instance = answer.await.map_err(ended)?.filter(|instance| instance.deleted.is_none());
+        instance.ok_or_else(|| Rejected::NoSuchInstance(id).into())
+    }
+
+    /// Ids that were never created must not activate anything.
+    async fn must_exist(&self, id: InstanceId) -> Result<(), CommandError> {
+        match self.inner.ledger.look(0, move |ledger| ledger.has_instance(id)).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Rejected::NoSuchInstance(id).into()),
+            Err(gone) => Err(CommandError::Unavailable(gone.to_string())),
+        }
+    }
+
+    fn must_be_open(&self) -> Result<(), CommandError> {
+        if self.inner.is_closing.load(Ordering::Acquire) {
+            return Err(CommandError::Unavailable("the daemon is shutting down".to_owned()));
+        }
+        Ok(())
+    }
+
+    /// Creates, changes or deletes a project; answers it afterwards and the position of its newest event.
+    pub async fn ask_project(
+        &self,
+        id: Option<ProjectId>,
+        ask: ProjectAsk,
+        context: RequestContext,
+    ) -> Result<(Project, u64), CommandError> {
+        self.must_be_open()?;
+        let id = id.unwrap_or_else(|| ProjectId::new(self.inner.env.ids.uuid()));
+        self.inner.projects.ask(id, ask, context).await
+    }
+
+    /// Every sled's load, and how it is doing.
+    pub async fn sleds(&self) -> Result<Vec<(SledLoad, Option<SledStatus>)>, CommandError> {
+        let loads = self.inner.ledger.look(0, |ledger| ledger.sleds().collect::<Vec<_>>()).await;
+        let loads = loads.map_err(|gone| CommandError::Unavailable(gone.to_string()))?;
+        let mut sleds = Vec::with_capacity(loads.len());
+        for load in loads {
+            let status = self.inner.sleds.status(load.id).await;
+            sleds.push((load, status));
+        }
+        Ok(sleds)
+    }
+
+    /// Provisioning charged to a project.
+    pub async fn charged(&self, project: ProjectId) -> Result<Totals, CommandError> {
+        let totals = self.inner.ledger.look(0, move |ledger| ledger.charged(project)).await;
+        totals.map_err(|gone| CommandError::Unavailable(gone.to_string()))
+    }
+
+    /// The log, for readers.
+    pub fn log(&self) -> &Arc<dyn Log> {
+        &self.inner.env.log
+    }
+
+    /// A fresh request id.
+    pub fn mint_request(&self) -> lifecycle::RequestId {
+        lifecycle::RequestId::new(self.inner.env.ids.uuid())
+    }
+
+    /// The wall clock.
+    pub fn now(&self) -> lifecycle::Timestamp {
+        self.inner.env.clock.now()
+    }
+
+    /// Instances that keep failing, with the reason.
+    pub fn quarantined(&self) -> Vec<(InstanceId, String)> {
+        self.inner.instances.quarantined()
+    }
+
+    /// Number of instances in memory.
+    pub fn live_instances(&self) -> usize {
+        self.inner.instances.live()
+    }
+
+    /// What sleds report to.
+    pub fn intake(&self) -> Arc<dyn ControlPlaneClient> {
+        Arc::new(Intake { control: self.clone() })
+    }
+
+    /// Refuses what comes, lets appends finish, marks the stop, closes the log.
+    pub async fn shutdown(&self) {
+        self.inner.is_closing.store(true, Ordering::Release);
+        self.inner.projects.close().await;
+        self.inner.instances.close().await;
+        self.inner.sleds.close().await;
+        if let Ok((mut writer, _)) = Writer::open(Arc::clone(&self.inner.env), StreamName::System).await
+            && let Err(error) = writer.append(&[Event::from(SystemEvent::DaemonStopped)], &daemon()).await
+        {
+            tracing::warn!(%error, "the stop is not marked in the log");
+        }
+        self.inner.root.stop(None);
+        self.inner.env.log.close().await;
+    }
+}
+
+fn daemon() -> Context {
+    Context { actor: Who::Daemon, request: None, saga: None, trace: None, cause: None, input: None }
+}
+
+async fn mark_start(env: &Arc<Env>) -> Result<Predecessor, StartError> {
+    let opened = Writer::open(Arc::clone(env), StreamName::System).await;
+    let (mut writer, records) = opened.map_err(|error| StartError::Append(error.to_string()))?;
+    let last = records.last().map(|record| &record.event);
+    let ended_cleanly = matches!(last, Some(Event::System(SystemEvent::DaemonStopped)));
+    let predecessor = Predecessor { existed: last.is_some(), ended_cleanly };
+    let started = SystemEvent::DaemonStarted { build: env.build.clone(), after_clean_stop: ended_cleanly };
+    writer
+        .append(&[Event::from(started)], &daemon())
+        .await
+        .map_err(|error| StartError::Append(error.to_string()))?;
+    Ok(predecessor)
+}
+
+fn undeliverable(error: Undeliverable) -> CommandError {
+    CommandError::Unavailable(match error {
+        Undeliverable::Restarting(why) => {
+            format!("the instance is being reloaded after a failure ({why}); try again")
+        }
+        Undeliverable::Quarantined(why) => format!("the instance is quarantined: {why}"),
+        closed @ Undeliverable::Closed => closed.to_string(),
+    })
+}
+
+/// The top of the tree: a ledger that fails ends the process; rosters are supervisors of their own.
+struct Root {
+    env: Arc<Env>,
+}
+
+/// The root is only a supervisor.
+enum NoMessage {}
+
+impl Actor for Root {
+    type Msg = NoMessage;
+    type State = ();
+    type Arguments = ();
+
+    async fn pre_start(&self, _: ActorRef<NoMessage>, (): ()) -> Result<(), ActorProcessingErr> {
+        Ok(())
+    }
+
+    async fn handle_supervisor_evt(
+        &self,
+        _: ActorRef<NoMessage>,
+        event: SupervisionEvent,
+        (): &mut (),
+    ) -> Result<(), ActorProcessingErr> {
+        if let SupervisionEvent::ActorFailed(_, error) = event {
+            // The ledger's grants are only reproducible with every grantee gone; a supervisor that failed
+            // supervises nothing. Both are what a start from the log is for.
+            self.env.fatal.raise(format!("a core actor has failed: {error}"));
+        }
+        Ok(())
+    }
+}
+
+/// The sleds' side of the door.
+struct Intake {
+    control: ControlPlane,
+}
+
+impl Intake {
+    async fn take_report(
+        &self,
+        sled: SledId,
+        vmm: VmmId,
+        state: &wire::SledVmmState,
+    ) -> Result<(), ControlPlaneError> {
+        let inner = &self.control.inner;
+        let unavailable = |why: String| ControlPlaneError::Unavailable(why);
+        state.validate().map_err(|invalid| ControlPlaneError::Malformed(invalid.to_string()))?;
+        let place = inner.ledger.look(0, move |ledger| ledger.vmm(vmm)).await;
+        let place = place.map_err(|gone| unavailable(gone.to_string()))?.ok_or(ControlPlaneError::Unknown)?;
+        if place.sled != sled {
+            return Err(ControlPlaneError::Malformed(Rejected::WrongSled.to_string()));
+        }
+        inner.sleds.heard(sled);
+        let ticket = inner.instances.admit(place.instance).map_err(|error| unavailable(error.to_string()))?;
+        let (reply, answer) = oneshot::channel();
+        let report = convert::report(state);
+        let message = InstanceMsg::Report { sled, vmm, report, ticket: Some(ticket), reply: Some(reply) };
+        inner.instances.send(place.instance, message).map_err(|error| unavailable(error.to_string()))?;
+        match answer.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(CommandError::Rejected(Rejected::NoSuchVmm))) => Err(ControlPlaneError::Unknown),
+            Ok(Err(CommandError::Rejected(rejected))) => {
+                Err(ControlPlaneError::Malformed(rejected.to_string()))
+            }
+            Ok(Err(error)) => Err(unavailable(error.to_string())),
+            Err(_) => Err(unavailable("the instance's actor restarts".to_owned())),
+        }
+    }
+}
+
+impl ControlPlaneClient for Intake {
+    fn report(
+        &self,
+        sled: wire::SledId,
+        vmm: wire::PropolisId,
+        state: wire::SledVmmState,
+    ) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        async move { self.take_report(SledId::new(sled.as_uuid()), VmmId::new(vmm.as_uuid()), &state).await }
+            .boxed()
+    }
+
+    fn register(
+        &self,
+        request: wire::RegisterSled,
+    ) -> BoxFuture<'_, Result<wire::SledLease, ControlPlaneError>> {
+        async move {
+            request.validate().map_err(|invalid| ControlPlaneError::Malformed(invalid.to_string()))?;
+            let registration = Registration {
+                id: SledId::new(request.sled_id.as_uuid()),
+                properties: SledProperties {
+                    name: request.name,
+                    threads: request.resources.threads,
+                    memory: request.resources.memory,
+                    cpu_family: request.cpu_family,
+                    address: request.api_addr,
+                },
+                boot: BootId::new(request.boot_id.as_uuid()),
+            };
+            self.control.inner.sleds.register(registration).await
+        }
+        .boxed()
+    }
+
+    fn renew(
+        &self,
+        sled: wire::SledId,
+        _request: wire::RenewLease,
+    ) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
+        // Leases are not granted, so there is nothing to renew; being heard from still counts.
+        self.control.inner.sleds.heard(SledId::new(sled.as_uuid()));
+        async { Ok(()) }.boxed()
+    }
+}

@@ -1,0 +1,136 @@
+//! Everything that is not deterministic, as fields: the clock, ids and dice, the log, the sleds.
+
+use eventlog::Log;
+use lifecycle::{Policy, SledId, Timestamp};
+use sled_protocol::SledClient;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+/// Wall clock for recorded times. Waiting is done on tokio's clock, which a simulation pauses.
+pub trait Clock: Send + Sync {
+    /// Now. May stand still or go back; recorded times do not.
+    fn now(&self) -> Timestamp;
+}
+
+/// Source of ids and dice.
+pub trait IdSource: Send + Sync {
+    /// A fresh id.
+    fn uuid(&self) -> Uuid;
+
+    /// A fresh number, for ties and jitter.
+    fn dice(&self) -> u64;
+}
+
+/// Finds the agent of a sled.
+pub trait SledConnector: Send + Sync {
+    /// A client for the sled, whose agent listens at `address` (empty if it lives in this process); none if
+    /// it cannot be reached from here at present.
+    fn connect(&self, sled: SledId, address: &str) -> Option<Arc<dyn SledClient>>;
+}
+
+/// Bounds of the shells, from the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Inputs that may wait for one instance.
+    pub instance_queue_max: usize,
+    /// Client commands in flight over all instances.
+    pub commands_max: usize,
+    /// Calls to one sled at a time.
+    pub sled_calls_max: usize,
+    /// How long a stop or reboot waits for its sled before it answers "recorded, not confirmed".
+    pub order_answer: Duration,
+    /// How long one call to a sled may take.
+    pub sled_call: Duration,
+    /// How often a sled's inventory is compared with the log.
+    pub inventory_period: Duration,
+    /// When an effect that was acknowledged and has not been seen to act is sent again.
+    pub effect_recheck: Duration,
+    /// First pause before a panicked actor restarts; doubled each time.
+    pub restart_pause: Duration,
+    /// Panics in a row after which an instance is quarantined.
+    pub restarts_max: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            instance_queue_max: 256,
+            commands_max: 8_192,
+            sled_calls_max: 32,
+            order_answer: Duration::from_secs(5),
+            sled_call: Duration::from_secs(5),
+            inventory_period: Duration::from_secs(30),
+            effect_recheck: Duration::from_secs(30),
+            restart_pause: Duration::from_millis(100),
+            restarts_max: 5,
+        }
+    }
+}
+
+/// Why the process must end, once it must: set at most once, seen by whoever runs it.
+#[derive(Clone, Debug)]
+pub struct Fatal {
+    reason: watch::Sender<Option<String>>,
+}
+
+impl Default for Fatal {
+    fn default() -> Self {
+        Self { reason: watch::Sender::new(None) }
+    }
+}
+
+impl Fatal {
+    /// Asks the process to end. The first reason stays.
+    pub fn raise(&self, reason: impl Into<String>) {
+        self.reason.send_if_modified(|current| {
+            let is_first = current.is_none();
+            if is_first {
+                *current = Some(reason.into());
+            }
+            is_first
+        });
+    }
+
+    /// The reason, if there is one.
+    pub fn reason(&self) -> Option<String> {
+        self.reason.borrow().clone()
+    }
+
+    /// Waits until there is one.
+    pub async fn raised(&self) -> String {
+        let mut reason = self.reason.subscribe();
+        let seen = reason.wait_for(Option::is_some).await.expect("this handle keeps the sender alive");
+        seen.clone().expect("waited for")
+    }
+}
+
+/// The outside world of all actors.
+pub struct Env {
+    /// Wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Ids and dice.
+    pub ids: Arc<dyn IdSource>,
+    /// The log.
+    pub log: Arc<dyn Log>,
+    /// The sleds.
+    pub connector: Arc<dyn SledConnector>,
+    /// Limits that decisions use.
+    pub policy: Policy,
+    /// Bounds of the shells.
+    pub limits: Limits,
+    /// Build version, journaled with every append.
+    pub build: String,
+    /// Where a reason to end the process goes.
+    pub fatal: Fatal,
+}
+
+impl Env {
+    /// A pause drawn between half of `span` and all of it, so that retries spread.
+    pub fn jittered(&self, span: Duration) -> Duration {
+        let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        let half = micros / 2;
+        Duration::from_micros(half + self.ids.dice() % (half + 1))
+    }
+}

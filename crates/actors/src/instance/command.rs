@@ -1,0 +1,186 @@
+//! Commands: what is asked, what is minted and granted for it, and when it is answered.
+
+use super::shell::{Given, NotDone, Shell, Waiter, command_error};
+use super::{Answer, InstanceMsg};
+use crate::answer::{CommandError, RequestContext, SledFailure};
+use journal::Context;
+use lifecycle::input::{Command, EffectResult, Input, Refusal, StartGrant};
+use lifecycle::{Effect, InstanceSpec, OpId, Rejected, SagaId, Shortage, Size, VmmId, effects};
+use ractor::ActorProcessingErr;
+
+/// What a client asks of an instance. Ids and grants are added by the shell.
+#[derive(Clone, Debug)]
+pub enum Ask {
+    /// Create it, and start it if so wished.
+    Create {
+        /// What the user configured.
+        spec: Box<InstanceSpec>,
+        /// Whether to start it.
+        start: bool,
+    },
+    /// Start it.
+    Start,
+    /// Stop it.
+    Stop,
+    /// Reboot it.
+    Reboot,
+    /// Delete it.
+    Delete,
+}
+
+impl Shell {
+    pub(super) async fn on_command(
+        &mut self,
+        ask: Ask,
+        context: &RequestContext,
+        reply: Waiter,
+    ) -> Result<(), ActorProcessingErr> {
+        let context = Context {
+            actor: context.actor.clone(),
+            request: Some(context.request),
+            saga: None,
+            trace: context.trace,
+            cause: None,
+            input: None,
+        };
+        let op = OpId::new(self.env.ids.uuid());
+        let given = match ask {
+            Ask::Create { spec, start } => self.create(*spec, start, context).await,
+            Ask::Start => self.start(context).await,
+            Ask::Stop => self.give(Input::Command(Command::Stop { op }), context).await,
+            Ask::Reboot => self.give(Input::Command(Command::Reboot { op }), context).await,
+            Ask::Delete => self.give(Input::Command(Command::Delete), context).await,
+        };
+        match &given {
+            Ok(_) if self.is_wished(op) => self.await_sled(op, reply),
+            // A caller that hung up finds the outcome by looking.
+            Ok(_) => drop(reply.send(Ok(self.accepted()))),
+            Err(not_done) => drop(reply.send(Err(command_error(not_done)))),
+        }
+        self.go_on(given)
+    }
+
+    async fn create(&mut self, spec: InstanceSpec, start: bool, context: Context) -> Result<Given, NotDone> {
+        if self.state.is_some() {
+            return Err(Rejected::IdTaken(self.id).into());
+        }
+        spec.validate().map_err(Rejected::from)?;
+        let granted = self.ledger.grant_instance(self.id, spec.project, spec.name.clone()).await;
+        let address = granted.map_err(|_| self.ledger_gone())??;
+        let start = if start { Some(self.grant_room(spec.size).await?) } else { None };
+        let room = start.as_ref().and_then(|grant| grant.as_ref().ok()).map(|grant| grant.vmm);
+        let command = Command::Create { id: self.id, spec: Box::new(spec), address, start };
+        let given = self.give(Input::Command(command), context).await;
+        if nothing_was_written(&given) {
+            room.into_iter().for_each(|vmm| self.ledger.drop_room(vmm));
+            self.ledger.drop_instance(self.id);
+        }
+        given
+    }
+
+    async fn start(&mut self, context: Context) -> Result<Given, NotDone> {
+        let asked = self.give(Input::Command(Command::Start { grant: None }), context.clone()).await?;
+        let Given::AskForRoom(size) = asked else {
+            return Ok(asked);
+        };
+        let grant = self.grant_room(size).await?.map_err(Rejected::Short)?;
+        let given = self.give(Input::Command(Command::Start { grant: Some(grant) }), context).await;
+        if nothing_was_written(&given) {
+            self.ledger.drop_room(grant.vmm);
+        }
+        given
+    }
+
+    async fn grant_room(&self, size: Size) -> Result<Result<StartGrant, Shortage>, NotDone> {
+        let (saga, vmm) = (SagaId::new(self.env.ids.uuid()), VmmId::new(self.env.ids.uuid()));
+        let owner = (self.writer.epoch(), self.writer.position());
+        let granted = self.ledger.grant_room(self.id, vmm, size, self.env.ids.dice(), owner).await;
+        let sled = granted.map_err(|_| self.ledger_gone())?;
+        Ok(sled.map(|sled| StartGrant { saga, vmm, sled }))
+    }
+
+    fn ledger_gone(&self) -> NotDone {
+        self.env.fatal.raise("the ledger has failed");
+        NotDone::Append(crate::writer::AppendError::Refused(eventlog::Unavailable::Closed))
+    }
+
+    /// Whether a sled is being asked for this order.
+    fn is_wished(&self, op: OpId) -> bool {
+        self.state
+            .as_ref()
+            .is_some_and(|state| effects(state).into_iter().any(|effect| op_of(effect) == Some(op)))
+    }
+
+    fn await_sled(&mut self, op: OpId, reply: Waiter) {
+        self.waiters.entry(op).or_default().push(reply);
+        let me = self.me.clone();
+        me.send_after(self.env.limits.order_answer, move || InstanceMsg::WaitIsOver(op));
+    }
+
+    /// Answers those who wait for an order that is not wished any more: a report overtook the answer.
+    pub(super) fn answer_overtaken(&mut self) {
+        let waiting: Vec<OpId> = self.waiters.keys().copied().collect();
+        for op in waiting {
+            if !self.is_wished(op) {
+                self.answer(op, Ok(()));
+            }
+        }
+    }
+
+    /// Answers those who wait for an order with what its sled said of it.
+    pub(super) fn answer_by(&mut self, effect: Effect, answer: Answer) {
+        let Some(op) = op_of(effect) else {
+            return;
+        };
+        let not_confirmed = |failure, reason: &str| {
+            Err(CommandError::NotConfirmed { failure, reason: format!("the sled {reason}") })
+        };
+        self.answer(
+            op,
+            match answer {
+                Answer::Definite(EffectResult::Done(_)) => Ok(()),
+                Answer::Definite(EffectResult::Refused(Refusal::NoSuchVmm)) => Err(CommandError::VmmMissing),
+                Answer::Definite(EffectResult::Refused(refusal)) => {
+                    not_confirmed(SledFailure::Server, &format!("refused for now ({refusal:?})"))
+                }
+                Answer::Unknown(SledFailure::Timeout) => {
+                    not_confirmed(SledFailure::Timeout, "did not answer in time")
+                }
+                Answer::Unknown(SledFailure::Transport) => {
+                    not_confirmed(SledFailure::Transport, "cannot be reached")
+                }
+                Answer::Unknown(SledFailure::Server) => not_confirmed(SledFailure::Server, "failed"),
+            },
+        );
+    }
+
+    pub(super) fn on_wait_is_over(&mut self, op: OpId) {
+        let reason = "the sled has not answered yet".to_owned();
+        self.answer(op, Err(CommandError::NotConfirmed { failure: SledFailure::Timeout, reason }));
+    }
+
+    fn answer(&mut self, op: OpId, result: Result<(), CommandError>) {
+        for waiter in self.waiters.remove(&op).into_iter().flatten() {
+            let answer = result.clone().map(|()| self.accepted());
+            // A caller that hung up finds the outcome by looking.
+            let _ = waiter.send(answer);
+        }
+    }
+}
+
+/// A grant may be taken back only if it is certain that the log does not hold it. What is uncertain is
+/// settled by the next incarnation's barrier.
+fn nothing_was_written(given: &Result<Given, NotDone>) -> bool {
+    match given {
+        Ok(given) => *given != Given::Written,
+        Err(NotDone::Rejected(_)) => true,
+        Err(NotDone::Append(error)) => !error.ends_owner(),
+    }
+}
+
+fn op_of(effect: Effect) -> Option<OpId> {
+    match effect {
+        Effect::Stop { op, .. } | Effect::Reboot { op, .. } => Some(op),
+        Effect::Register { .. } | Effect::SetRunning { .. } | Effect::Unregister { .. } => None,
+    }
+}

@@ -1,0 +1,150 @@
+//! The instance's shell: decide, append, wait until durable, evolve, send effects, reply.
+//!
+//! One input at a time. While its append is in flight further inputs wait in the mailbox, and share the
+//! next group commit with everybody else's. Effects and deadlines are derived after every append and after
+//! activation; none is stored. If the actor panics, or loses its stream, its successor loads the stream and
+//! derives the same.
+
+mod command;
+mod sending;
+mod shell;
+
+pub use command::Ask;
+pub(crate) use sending::Timer;
+
+use crate::answer::{Accepted, CommandError, RequestContext, SledFailure};
+use crate::env::Env;
+use crate::instances::Ticket;
+use crate::ledger::LedgerHandle;
+use crate::sleds::Sleds;
+use lifecycle::input::{EffectResult, Input, VmmReport};
+use lifecycle::{DeadlineKind, Effect, Instance, InstanceId, OpId, SledId, VmmId};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use shell::Shell;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// What an instance can be told.
+pub(crate) enum InstanceMsg {
+    /// Somebody asks for something.
+    Command {
+        ask: Ask,
+        context: RequestContext,
+        ticket: Ticket,
+        reply: oneshot::Sender<Result<Accepted, CommandError>>,
+    },
+    /// A sled says what a VMM is doing.
+    Report {
+        sled: SledId,
+        vmm: VmmId,
+        report: VmmReport,
+        ticket: Option<Ticket>,
+        reply: Option<oneshot::Sender<Result<(), CommandError>>>,
+    },
+    /// A sled answered an effect, or did not.
+    Answered { effect: Effect, answer: Answer },
+    /// Something became known of a VMM: evidence from its sled's boot or inventory.
+    Learned(Input),
+    /// An effect is due again.
+    SendAgain(Effect),
+    /// A deadline has passed.
+    DeadlinePassed(DeadlineKind),
+    /// A stop or reboot has waited long enough for its sled.
+    WaitIsOver(OpId),
+    /// Look again.
+    Reconsider,
+    /// What is the state?
+    Get(oneshot::Sender<Option<Box<Instance>>>),
+}
+
+/// What became of a call to a sled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Answer {
+    /// The sled's word.
+    Definite(EffectResult),
+    /// It may or may not have acted.
+    Unknown(SledFailure),
+}
+
+/// What an instance's actor starts with.
+pub(crate) struct InstanceArgs {
+    pub(crate) env: Arc<Env>,
+    pub(crate) id: InstanceId,
+    pub(crate) ledger: LedgerHandle,
+    pub(crate) sleds: Sleds,
+}
+
+/// Loading happens in the actor's own task, never in its supervisor's.
+pub(crate) enum Life {
+    Loading(InstanceArgs),
+    Loaded(Box<Shell>),
+    Ended,
+}
+
+pub(crate) struct InstanceActor;
+
+impl Actor for InstanceActor {
+    type Msg = InstanceMsg;
+    type State = Life;
+    type Arguments = InstanceArgs;
+
+    async fn pre_start(
+        &self,
+        _: ActorRef<InstanceMsg>,
+        args: InstanceArgs,
+    ) -> Result<Life, ActorProcessingErr> {
+        Ok(Life::Loading(args))
+    }
+
+    async fn post_start(&self, me: ActorRef<InstanceMsg>, life: &mut Life) -> Result<(), ActorProcessingErr> {
+        let Life::Loading(args) = std::mem::replace(life, Life::Ended) else {
+            unreachable!("an actor starts once");
+        };
+        *life = Life::Loaded(Box::new(Shell::load(args, me).await?));
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        me: ActorRef<InstanceMsg>,
+        message: InstanceMsg,
+        life: &mut Life,
+    ) -> Result<(), ActorProcessingErr> {
+        let Life::Loaded(shell) = life else {
+            unreachable!("messages are handled after the start");
+        };
+        match message {
+            InstanceMsg::Command { ask, context, ticket, reply } => {
+                shell.on_command(ask, &context, reply).await?;
+                drop(ticket);
+                if !shell.exists() {
+                    // A creation that was refused leaves nothing to act for.
+                    me.stop(None);
+                }
+                Ok(())
+            }
+            InstanceMsg::Report { sled, vmm, report, ticket, reply } => {
+                shell.on_report(sled, vmm, report, reply).await?;
+                drop(ticket);
+                Ok(())
+            }
+            InstanceMsg::Answered { effect, answer } => shell.on_answer(effect, answer).await,
+            InstanceMsg::Learned(input) => shell.on_learned(input).await,
+            InstanceMsg::SendAgain(effect) => {
+                shell.on_send_again(effect);
+                Ok(())
+            }
+            InstanceMsg::DeadlinePassed(kind) => shell.on_deadline(kind).await,
+            InstanceMsg::WaitIsOver(op) => {
+                shell.on_wait_is_over(op);
+                Ok(())
+            }
+            InstanceMsg::Reconsider => shell.on_learned(Input::Reconsider).await,
+            InstanceMsg::Get(reply) => {
+                // Whoever asked may have gone.
+                let _ = reply.send(shell.state().cloned().map(Box::new));
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! Effects and deadlines: derived after every append, sent until they are no longer wished.
+
+use super::shell::Shell;
+use super::{Answer, InstanceMsg};
+use crate::convert::VmmRequest;
+use journal::Actor as Who;
+use lifecycle::input::{EffectResult, Input};
+use lifecycle::saga::RETRY;
+use lifecycle::{DeadlineKind, Effect, deadlines, effects};
+use ractor::ActorProcessingErr;
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::task::AbortHandle;
+
+/// A wished effect.
+pub(crate) struct Sending {
+    /// Attempts without a definite answer, in a row.
+    attempts: u32,
+    /// Position of the event that made it wished.
+    cause: u64,
+    /// When it is due again; none while a call is under way.
+    due: Option<Timer>,
+}
+
+/// A pause that ends with a message; dropping it cancels the message.
+pub(crate) struct Timer(AbortHandle);
+
+impl Timer {
+    /// Cancels the task behind `handle` when dropped.
+    pub(crate) fn new(handle: AbortHandle) -> Self {
+        Self(handle)
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Pause before a deadline's event is tried again after the log refused it.
+const DEADLINE_RETRY: Duration = Duration::from_secs(1);
+
+impl Shell {
+    /// Compares what is wished with what is being done: sends what is new, forgets what is not wished.
+    pub(super) fn derive(&mut self) {
+        let Some(state) = &self.state else {
+            return;
+        };
+        let wished: BTreeSet<Effect> = effects(state).into_iter().collect();
+        let running: Vec<_> = deadlines(state);
+        let (cause, now) = (state.head.position, self.env.clock.now());
+        self.sending.retain(|effect, _| wished.contains(effect));
+        for effect in wished {
+            if !self.sending.contains_key(&effect) {
+                self.sending.insert(effect, Sending { attempts: 0, cause, due: None });
+                self.send(effect);
+            }
+        }
+        self.deadlines.retain(|kind, _| running.iter().any(|deadline| deadline.kind == *kind));
+        for deadline in running {
+            if !self.deadlines.contains_key(&deadline.kind) {
+                let pause = Duration::from_micros(deadline.span.remaining(deadline.start, now).micros());
+                self.arm(deadline.kind, pause);
+            }
+        }
+        self.answer_overtaken();
+    }
+
+    fn arm(&mut self, kind: DeadlineKind, pause: Duration) {
+        let timer =
+            Timer::new(self.me.send_after(pause, move || InstanceMsg::DeadlinePassed(kind)).abort_handle());
+        self.deadlines.insert(kind, timer);
+    }
+
+    fn send(&self, effect: Effect) {
+        let state = self.state.as_ref().expect("effects are derived from a state");
+        let request = VmmRequest::new(state, effect, self.env.clock.now());
+        self.sleds.call(request, self.me.clone());
+    }
+
+    pub(super) fn on_send_again(&mut self, effect: Effect) {
+        if let Some(sending) = self.sending.get_mut(&effect) {
+            sending.due = None;
+            self.send(effect);
+        }
+    }
+
+    /// A definite answer is an input; an unknown outcome is not: the effect is sent again until something
+    /// definite, a report, or the deadline makes it unwished.
+    pub(super) async fn on_answer(
+        &mut self,
+        effect: Effect,
+        answer: Answer,
+    ) -> Result<(), ActorProcessingErr> {
+        self.answer_by(effect, answer);
+        let given = match answer {
+            Answer::Definite(result) => {
+                let cause = self.sending.get(&effect).map(|sending| sending.cause);
+                let context = self.context(Who::Sled(effect.sled()), cause);
+                self.give(Input::Outcome { effect, result }, context).await
+            }
+            Answer::Unknown(failure) => {
+                tracing::debug!(instance = %self.id, effect = effect.name(), sled = %effect.sled(), ?failure, "no answer");
+                Ok(super::shell::Given::Nothing)
+            }
+        };
+        self.send_later(effect, answer);
+        self.go_on(given)
+    }
+
+    /// Plans the next attempt of an effect that is still wished after its answer.
+    fn send_later(&mut self, effect: Effect, answer: Answer) {
+        let Some(sending) = self.sending.get_mut(&effect) else {
+            return;
+        };
+        let pause = if matches!(answer, Answer::Definite(EffectResult::Done(_))) {
+            sending.attempts = 0;
+            self.env.limits.effect_recheck
+        } else {
+            sending.attempts = sending.attempts.saturating_add(1);
+            backoff(sending.attempts)
+        };
+        let pause = self.env.jittered(pause);
+        let due = self.me.send_after(pause, move || InstanceMsg::SendAgain(effect)).abort_handle();
+        if let Some(sending) = self.sending.get_mut(&effect) {
+            sending.due = Some(Timer::new(due));
+        }
+    }
+
+    pub(super) async fn on_deadline(&mut self, kind: DeadlineKind) -> Result<(), ActorProcessingErr> {
+        let context = self.context(Who::Timer("deadline".to_owned()), None);
+        let given = self.give(Input::Deadline(kind), context).await;
+        if given.is_err() && self.deadlines.contains_key(&kind) {
+            self.arm(kind, DEADLINE_RETRY);
+        }
+        self.go_on(given)
+    }
+}
+
+/// Doubled from the first pause up to the cap.
+fn backoff(attempts: u32) -> Duration {
+    let first = Duration::from_micros(RETRY.first.micros());
+    let cap = Duration::from_micros(RETRY.cap.micros());
+    first.saturating_mul(1 << (attempts - 1).min(20)).min(cap)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_cap_and_never_beyond() {
+        let pauses: Vec<u128> = (1..=12).map(|n| backoff(n).as_millis()).collect();
+        assert_eq!(pauses[..5], [100, 200, 400, 800, 1_600]);
+        assert_eq!(pauses[11], 30_000);
+        assert_eq!(backoff(u32::MAX).as_millis(), 30_000);
+    }
+}

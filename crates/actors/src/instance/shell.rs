@@ -1,0 +1,197 @@
+//! The shell's state, its loading, and the one way in which anything is written.
+
+use super::sending::{Sending, Timer};
+use super::{InstanceArgs, InstanceMsg};
+use crate::answer::{Accepted, CommandError};
+use crate::env::Env;
+use crate::ledger::LedgerHandle;
+use crate::sleds::Sleds;
+use crate::writer::{AppendError, Writer};
+use journal::{Actor as Who, Context, Event, Recorded, StreamName};
+use lifecycle::input::{Input, VmmReport};
+use lifecycle::{
+    DeadlineKind, Decision, Effect, Instance, InstanceEvent, InstanceId, OpId, Rejected, SledId, VmmId,
+    decide, evolve,
+};
+use ractor::{ActorProcessingErr, ActorRef};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// One waiting caller.
+pub(super) type Waiter = oneshot::Sender<Result<Accepted, CommandError>>;
+
+/// Everything an instance's actor has in memory. All of it but `state` is derived or transient.
+pub(crate) struct Shell {
+    pub(super) env: Arc<Env>,
+    pub(super) id: InstanceId,
+    pub(super) me: ActorRef<InstanceMsg>,
+    pub(super) ledger: LedgerHandle,
+    pub(super) sleds: Sleds,
+    pub(super) writer: Writer,
+    pub(super) state: Option<Instance>,
+    /// Effects that are wished, with how often each was sent.
+    pub(super) sending: BTreeMap<Effect, Sending>,
+    /// Deadlines that run.
+    pub(super) deadlines: BTreeMap<DeadlineKind, Timer>,
+    /// Callers that wait for a sled to confirm their order.
+    pub(super) waiters: BTreeMap<OpId, Vec<Waiter>>,
+}
+
+/// Why nothing was appended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotDone {
+    #[error(transparent)]
+    Rejected(#[from] Rejected),
+    #[error(transparent)]
+    Append(#[from] AppendError),
+}
+
+impl Shell {
+    /// Claims the stream, folds it, and derives what is to be done.
+    pub(super) async fn load(
+        args: InstanceArgs,
+        me: ActorRef<InstanceMsg>,
+    ) -> Result<Self, ActorProcessingErr> {
+        let InstanceArgs { env, id, ledger, sleds } = args;
+        let (writer, records) = Writer::open(Arc::clone(&env), StreamName::Instance(id)).await?;
+        let mut state = None;
+        for Recorded { event, meta, .. } in &records {
+            if let Event::Instance(event) = event {
+                evolve(&mut state, event, *meta);
+            }
+        }
+        ledger.barrier(id, writer.epoch(), writer.position());
+        let mut shell = Self {
+            env,
+            id,
+            me,
+            ledger,
+            sleds,
+            writer,
+            state,
+            sending: BTreeMap::new(),
+            deadlines: BTreeMap::new(),
+            waiters: BTreeMap::new(),
+        };
+        shell.derive();
+        Ok(shell)
+    }
+
+    pub(super) fn exists(&self) -> bool {
+        self.state.is_some()
+    }
+
+    pub(super) fn state(&self) -> Option<&Instance> {
+        self.state.as_ref()
+    }
+
+    /// Decides, appends, waits until durable, evolves, derives. Answers whether anything was written, or
+    /// what must be asked for first.
+    pub(super) async fn give(&mut self, input: Input, context: Context) -> Result<Given, NotDone> {
+        let events = match decide(self.state.as_ref(), &input, &self.env.policy)? {
+            Decision::AskForRoom(size) => return Ok(Given::AskForRoom(size)),
+            Decision::Events(events) if events.is_empty() => return Ok(Given::Nothing),
+            Decision::Events(events) => events,
+        };
+        let recorded: Vec<Event> = events.iter().cloned().map(Event::from).collect();
+        let metas = self.writer.append(&recorded, &Context { input: Some(input), ..context }).await?;
+        let before = self.state.as_ref().map(Instance::run_state);
+        for (event, meta) in events.iter().zip(metas) {
+            evolve(&mut self.state, event, meta);
+        }
+        self.trace(before, &events);
+        self.derive();
+        Ok(Given::Written)
+    }
+
+    fn trace(&self, before: Option<lifecycle::RunState>, events: &[InstanceEvent]) {
+        let Some(state) = &self.state else {
+            return;
+        };
+        let now = state.run_state();
+        if before != Some(now) {
+            let before = before.map_or("none", lifecycle::RunState::as_str);
+            tracing::info!(instance = %self.id, name = state.spec.name, from = before, to = %now, "state changed");
+        }
+        tracing::debug!(instance = %self.id, version = state.head.version, ?events, "appended");
+    }
+
+    /// The state, as an answer.
+    pub(super) fn accepted(&self) -> Accepted {
+        let instance = self.state.clone().expect("an accepted command leaves an instance");
+        Accepted { position: instance.head.position, instance: Box::new(instance) }
+    }
+
+    /// A report counts once it is durable; a sled that hears "unavailable" says it again.
+    pub(super) async fn on_report(
+        &mut self,
+        sled: SledId,
+        vmm: VmmId,
+        report: VmmReport,
+        reply: Option<oneshot::Sender<Result<(), CommandError>>>,
+    ) -> Result<(), ActorProcessingErr> {
+        let context = self.context(Who::Sled(sled), None);
+        let given = self.give(Input::Report { sled, vmm, report }, context).await;
+        let answer = match &given {
+            Ok(_) => Ok(()),
+            Err(not_done) => Err(command_error(not_done)),
+        };
+        if let Some(reply) = reply {
+            // The sled may have hung up; it will ask again.
+            let _ = reply.send(answer);
+        }
+        self.go_on(given)
+    }
+
+    /// Evidence about a VMM. Whoever brought it brings it again while it holds.
+    pub(super) async fn on_learned(&mut self, input: Input) -> Result<(), ActorProcessingErr> {
+        let context = self.context(Who::Timer("watch".to_owned()), None);
+        let given = self.give(input, context).await;
+        self.go_on(given)
+    }
+
+    /// Whether the actor may go on after `given`: not if the stream is no longer, or not surely, its own.
+    pub(super) fn go_on(&self, given: Result<Given, NotDone>) -> Result<(), ActorProcessingErr> {
+        match given {
+            Err(NotDone::Append(error)) if error.ends_owner() => Err(error.into()),
+            Err(NotDone::Append(error)) => {
+                tracing::warn!(instance = %self.id, %error, "append refused");
+                Ok(())
+            }
+            Err(NotDone::Rejected(rejected)) => {
+                tracing::debug!(instance = %self.id, %rejected, "refused");
+                Ok(())
+            }
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// What the log is told of an append that no request asked for.
+    pub(super) fn context(&self, actor: Who, cause: Option<u64>) -> Context {
+        let saga = self.state.as_ref().and_then(|state| state.saga.as_ref()).map(|saga| (saga.id, saga.step));
+        Context { actor, request: None, saga, trace: None, cause, input: None }
+    }
+}
+
+/// What came of an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Given {
+    /// Events are durable and folded.
+    Written,
+    /// Nothing changes.
+    Nothing,
+    /// A grant is needed first.
+    AskForRoom(lifecycle::Size),
+}
+
+pub(super) fn command_error(not_done: &NotDone) -> CommandError {
+    match not_done {
+        NotDone::Rejected(rejected) => CommandError::Rejected(rejected.clone()),
+        NotDone::Append(AppendError::Refused(reason)) => reason.clone().into(),
+        NotDone::Append(AppendError::Lost(_)) => {
+            CommandError::Unavailable("the instance has a new owner; try again".to_owned())
+        }
+        NotDone::Append(error @ AppendError::Unknown(_)) => CommandError::Unknown(error.to_string()),
+    }
+}

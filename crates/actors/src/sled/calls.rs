@@ -1,0 +1,112 @@
+//! One call to a sled's agent: bounded in number and time, answered to the instance that wished it.
+
+use super::{Shell, SledMsg};
+use crate::answer::SledFailure;
+use crate::convert::{self, Verdict, VmmRequest};
+use crate::instance::{Answer, InstanceMsg};
+use lifecycle::Effect;
+use lifecycle::input::{EffectResult, Refusal};
+use ractor::ActorRef;
+use sled_protocol::{self as wire, RequestedState, SetState, SledClient, SledError, SledVmmState};
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+impl Shell {
+    /// Starts the call in a task of its own; it waits for one of the sled's permits there.
+    pub(super) fn call(&self, request: VmmRequest, asker: ActorRef<InstanceMsg>) {
+        let effect = request.effect;
+        let (Some(client), Some(epoch)) = (self.client.clone(), self.epoch()) else {
+            let answer = Answer::Unknown(SledFailure::Transport);
+            // The instance's actor may have ended.
+            let _ = asker.cast(InstanceMsg::Answered { effect, answer });
+            return;
+        };
+        let (permits, me) = (Arc::clone(&self.permits), self.me.clone());
+        let (epoch, patience) = (wire::LeaseEpoch::new(epoch.get()), self.env.limits.sled_call);
+        tokio::spawn(async move {
+            let Ok(_permit) = permits.acquire_owned().await else {
+                return;
+            };
+            let outcome = within(patience, perform(client.as_ref(), epoch, &request)).await;
+            let _ = me.cast(match &outcome {
+                Err(SledError::Timeout | SledError::Transport(_)) => {
+                    SledMsg::NotHeard(outcome_text(&outcome))
+                }
+                Ok(_) | Err(_) => SledMsg::Heard,
+            });
+            let answer = match outcome {
+                Ok(report) => {
+                    Answer::Definite(EffectResult::Done(report.map(|state| convert::report(&state))))
+                }
+                Err(error) => match convert::verdict(&error) {
+                    Verdict::Refused(refusal) => {
+                        if refusal == Refusal::StaleEpoch {
+                            // The sled has another epoch than we know: its inventory tells which boot it is in.
+                            let _ = me.cast(SledMsg::Watch);
+                        }
+                        Answer::Definite(EffectResult::Refused(refusal))
+                    }
+                    Verdict::Unknown(failure) => Answer::Unknown(failure),
+                },
+            };
+            let _ = asker.cast(InstanceMsg::Answered { effect, answer });
+        });
+    }
+
+    /// Ends a VMM that no instance wants, in a task of its own; the next inventory shows whether it worked.
+    pub(super) fn unregister(&self, vmm: wire::PropolisId) {
+        let (Some(client), Some(epoch)) = (self.client.clone(), self.epoch()) else {
+            return;
+        };
+        let (permits, sled) = (Arc::clone(&self.permits), self.id);
+        let (epoch, patience) = (wire::LeaseEpoch::new(epoch.get()), self.env.limits.sled_call);
+        tokio::spawn(async move {
+            let Ok(_permit) = permits.acquire_owned().await else {
+                return;
+            };
+            if let Err(error) = within(patience, client.unregister(vmm, epoch)).await {
+                tracing::warn!(%sled, %vmm, %error, "orphan could not be unregistered");
+            }
+        });
+    }
+}
+
+/// Bounds a call, whatever the client does.
+pub(super) async fn within<T>(
+    patience: Duration,
+    call: impl Future<Output = Result<T, SledError>>,
+) -> Result<T, SledError> {
+    tokio::time::timeout(patience, call).await.unwrap_or(Err(SledError::Timeout))
+}
+
+fn outcome_text(outcome: &Result<Option<SledVmmState>, SledError>) -> String {
+    outcome.as_ref().err().map(ToString::to_string).unwrap_or_default()
+}
+
+/// What a sled answers is validated before anything believes it.
+async fn perform(
+    client: &dyn SledClient,
+    lease_epoch: wire::LeaseEpoch,
+    request: &VmmRequest,
+) -> Result<Option<SledVmmState>, SledError> {
+    let vmm = convert::propolis(request.effect.vmm());
+    let set_state = |op: Uuid, state| SetState { op_id: wire::OpId::from_uuid(op), lease_epoch, state };
+    let state = match request.effect {
+        Effect::Register { .. } => Some(client.register(vmm, request.register(lease_epoch)).await?),
+        Effect::Unregister { .. } => client.unregister(vmm, lease_epoch).await?,
+        Effect::SetRunning { vmm: id, .. } => {
+            client.set_state(vmm, set_state(id.uuid(), RequestedState::Running)).await?
+        }
+        Effect::Stop { op, .. } => {
+            client.set_state(vmm, set_state(op.uuid(), RequestedState::Stopped)).await?
+        }
+        Effect::Reboot { op, .. } => {
+            client.set_state(vmm, set_state(op.uuid(), RequestedState::Reboot)).await?
+        }
+    };
+    if let Some(state) = &state {
+        state.validate().map_err(|invalid| SledError::BadAnswer(invalid.to_string()))?;
+    }
+    Ok(state)
+}

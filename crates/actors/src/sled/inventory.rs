@@ -1,0 +1,112 @@
+//! The watch: one batched inventory per period and after every reconnect, compared with the log.
+//!
+//! Listed and known: its state counts like a report. Listed and unknown, or known to be over: it is told to
+//! end, every period, until it is absent. Known and not listed: evidence that it is gone, if it was
+//! registered before the inventory was asked for.
+
+use super::calls::within;
+use super::{Shell, SledMsg};
+use crate::convert;
+use crate::instance::{InstanceMsg, Timer};
+use lifecycle::VmmId;
+use lifecycle::input::Input;
+use lifecycle::vmm::Evidence;
+use sled_protocol::{Inventory, SledError};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How soon a sled that did not answer is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+impl Shell {
+    /// Asks, unless an answer is under way; plans the next time.
+    pub(super) fn ask_inventory(&mut self) {
+        let period = if self.status.unreachable.is_some() {
+            ASK_AGAIN.min(self.env.limits.inventory_period)
+        } else {
+            self.env.limits.inventory_period
+        };
+        let pause = self.env.jittered(period);
+        self.watch = Some(Timer::new(self.me.send_after(pause, || SledMsg::Watch).abort_handle()));
+        let Some(client) = self.client.clone().filter(|_| !self.is_asking) else {
+            return;
+        };
+        self.is_asking = true;
+        let (me, permits) = (self.me.clone(), Arc::clone(&self.permits));
+        let (asked_at, patience) = (self.env.log.durable().get(), self.env.limits.sled_call);
+        tokio::spawn(async move {
+            let result = match permits.acquire_owned().await {
+                Ok(_permit) => within(patience, client.inventory()).await,
+                Err(_) => Err(SledError::Timeout),
+            };
+            // The actor may have ended.
+            let _ = me.cast(SledMsg::Inventoried { asked_at, result });
+        });
+    }
+
+    pub(super) async fn on_inventory(&mut self, asked_at: u64, result: Result<Inventory, SledError>) {
+        self.is_asking = false;
+        let inventory = match result {
+            Ok(inventory) => inventory,
+            Err(error) => {
+                self.not_heard(error.to_string());
+                return;
+            }
+        };
+        self.heard();
+        if let Err(invalid) = inventory.validate() {
+            tracing::warn!(sled = %self.id, %invalid, "inventory refused");
+            return;
+        }
+        let known_boot = self.state.as_ref().and_then(|sled| sled.boot).map(|(boot, _)| boot.uuid());
+        if inventory.sled_id.as_uuid() != self.id.uuid() || Some(inventory.boot_id.as_uuid()) != known_boot {
+            // It has booted and not registered yet, or it is somebody else: it says nothing about our VMMs.
+            tracing::warn!(sled = %self.id, boot = %inventory.boot_id, "inventory of another boot");
+            return;
+        }
+        self.reconcile(asked_at, inventory).await;
+    }
+
+    async fn reconcile(&self, asked_at: u64, inventory: Inventory) {
+        let id = self.id;
+        let listed: BTreeSet<VmmId> =
+            inventory.vmms.iter().map(|vmm| VmmId::new(vmm.propolis_id.as_uuid())).collect();
+        let look = self.ledger.look(asked_at, {
+            let listed = listed.clone();
+            move |ledger| {
+                let places: Vec<_> = listed.iter().map(|vmm| ledger.vmm(*vmm)).collect();
+                (places, ledger.vmms_on(id).collect::<Vec<_>>())
+            }
+        });
+        let Ok((places, held)) = look.await else {
+            return;
+        };
+        let mut vmms = inventory.vmms;
+        vmms.sort_by_key(|vmm| vmm.propolis_id);
+        for (vmm, place) in vmms.iter().zip(places) {
+            let ours = place.filter(|place| place.sled == id && place.is_held);
+            let Some(place) = ours else {
+                tracing::warn!(sled = %id, vmm = %vmm.propolis_id, instance = %vmm.instance_id, "orphan is unregistered");
+                self.unregister(vmm.propolis_id);
+                continue;
+            };
+            let report = convert::report(&vmm.state);
+            let message = InstanceMsg::Report {
+                sled: id,
+                vmm: VmmId::new(vmm.propolis_id.as_uuid()),
+                report,
+                ticket: None,
+                reply: None,
+            };
+            // An instance that restarts hears of it at the next inventory.
+            let _ = self.instances.send(place.instance, message);
+        }
+        for (vmm, instance) in held {
+            if !listed.contains(&vmm) {
+                let input = Input::Absent { vmm, asked_at, evidence: Evidence::AbsentFromInventory };
+                let _ = self.instances.send(instance, InstanceMsg::Learned(input));
+            }
+        }
+    }
+}

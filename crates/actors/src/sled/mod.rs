@@ -1,0 +1,263 @@
+//! The sled's shell: the only writer of `sled/<id>`, bounded calls to its agent, and the watch that
+//! compares its inventory with the log.
+//!
+//! It decides nothing about instances. What it learns of a VMM it passes on as evidence, with the log
+//! position from which that evidence counts; the instance's core decides what it proves.
+
+mod calls;
+mod inventory;
+
+use crate::convert::VmmRequest;
+use crate::env::Env;
+use crate::instance::InstanceMsg;
+use crate::instances::Instances;
+use crate::ledger::LedgerHandle;
+use crate::writer::Writer;
+use journal::{Actor as Who, Context, Event, Recorded, StreamName};
+use lifecycle::event::SledEvent;
+use lifecycle::input::Input;
+use lifecycle::sled::{Registration, RegistrationRefused, Sled, evolve, register};
+use lifecycle::vmm::Evidence;
+use lifecycle::{LeaseEpoch, SledId, Timestamp};
+use ractor::{Actor, ActorProcessingErr, ActorRef};
+use sled_protocol::{self as wire, ControlPlaneError, SledClient, SledLease};
+use std::sync::Arc;
+use tokio::sync::{Semaphore, oneshot};
+
+/// What a sled's actor can be told.
+pub(crate) enum SledMsg {
+    /// Make an effect true.
+    Call { request: VmmRequest, asker: ActorRef<InstanceMsg> },
+    /// It registers.
+    Register { registration: Registration, reply: oneshot::Sender<Result<SledLease, ControlPlaneError>> },
+    /// Compare its inventory with the log, and go on doing so.
+    Watch,
+    /// An inventory that was asked for when the log was durable up to `asked_at`.
+    Inventoried { asked_at: u64, result: Result<wire::Inventory, wire::SledError> },
+    /// It said something.
+    Heard,
+    /// It did not answer.
+    NotHeard(String),
+    /// How is it doing?
+    Look(oneshot::Sender<SledStatus>),
+}
+
+/// How a sled is doing, as far as this daemon knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SledStatus {
+    /// When it was last heard from.
+    pub last_contact: Option<Timestamp>,
+    /// Why it cannot be reached, and since when, if it cannot.
+    pub unreachable: Option<(String, Timestamp)>,
+    /// Calls to it that are under way.
+    pub calls: usize,
+}
+
+/// What a sled's actor starts with.
+pub(crate) struct SledArgs {
+    pub(crate) env: Arc<Env>,
+    pub(crate) id: SledId,
+    pub(crate) ledger: LedgerHandle,
+    pub(crate) instances: Instances,
+}
+
+/// Loading happens in the actor's own task, never in its supervisor's.
+pub(crate) enum Life {
+    Loading(SledArgs),
+    Loaded(Box<Shell>),
+    Ended,
+}
+
+pub(crate) struct SledActor;
+
+/// A sled's actor's memory.
+pub(crate) struct Shell {
+    env: Arc<Env>,
+    id: SledId,
+    me: ActorRef<SledMsg>,
+    ledger: LedgerHandle,
+    instances: Instances,
+    writer: Writer,
+    state: Option<Sled>,
+    /// Log position of its last boot.
+    booted_at: u64,
+    client: Option<Arc<dyn SledClient>>,
+    permits: Arc<Semaphore>,
+    status: SledStatus,
+    /// The next look at the inventory; dropping it cancels it.
+    watch: Option<crate::instance::Timer>,
+    is_asking: bool,
+}
+
+impl Actor for SledActor {
+    type Msg = SledMsg;
+    type State = Life;
+    type Arguments = SledArgs;
+
+    async fn pre_start(&self, _: ActorRef<SledMsg>, args: SledArgs) -> Result<Life, ActorProcessingErr> {
+        Ok(Life::Loading(args))
+    }
+
+    async fn post_start(&self, me: ActorRef<SledMsg>, life: &mut Life) -> Result<(), ActorProcessingErr> {
+        let Life::Loading(args) = std::mem::replace(life, Life::Ended) else {
+            unreachable!("an actor starts once");
+        };
+        *life = Life::Loaded(Box::new(Shell::load(args, me).await?));
+        Ok(())
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<SledMsg>,
+        message: SledMsg,
+        life: &mut Life,
+    ) -> Result<(), ActorProcessingErr> {
+        let Life::Loaded(shell) = life else {
+            unreachable!("messages are handled after the start");
+        };
+        match message {
+            SledMsg::Call { request, asker } => shell.call(request, asker),
+            SledMsg::Register { registration, reply } => {
+                return shell.on_register(&registration, reply).await;
+            }
+            SledMsg::Watch => shell.ask_inventory(),
+            SledMsg::Inventoried { asked_at, result } => shell.on_inventory(asked_at, result).await,
+            SledMsg::Heard => shell.heard(),
+            SledMsg::NotHeard(why) => shell.not_heard(why),
+            SledMsg::Look(reply) => {
+                let calls = shell.env.limits.sled_calls_max - shell.permits.available_permits();
+                // Whoever asked may have gone.
+                let _ = reply.send(SledStatus { calls, ..shell.status.clone() });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Shell {
+    async fn load(args: SledArgs, me: ActorRef<SledMsg>) -> Result<Self, ActorProcessingErr> {
+        let SledArgs { env, id, ledger, instances } = args;
+        let (writer, records) = Writer::open(Arc::clone(&env), StreamName::Sled(id)).await?;
+        let (mut state, mut booted_at) = (None, 0);
+        for Recorded { event, meta, .. } in &records {
+            if let Event::Sled(event) = event {
+                evolve(&mut state, event, *meta);
+                if matches!(event, SledEvent::Booted { .. }) {
+                    booted_at = meta.position;
+                }
+            }
+        }
+        let permits = Arc::new(Semaphore::new(env.limits.sled_calls_max));
+        let status = SledStatus { last_contact: None, unreachable: None, calls: 0 };
+        let mut shell = Self {
+            env,
+            id,
+            me,
+            ledger,
+            instances,
+            writer,
+            state,
+            booted_at,
+            client: None,
+            permits,
+            status,
+            watch: None,
+            is_asking: false,
+        };
+        shell.connect();
+        // A crash may have come between the boot's event and the evidence it gives.
+        shell.tell_of_boot().await;
+        shell.ask_inventory();
+        Ok(shell)
+    }
+
+    fn connect(&mut self) {
+        self.client = self
+            .state
+            .as_ref()
+            .filter(|sled| sled.expunged.is_none())
+            .and_then(|sled| self.env.connector.connect(self.id, &sled.properties.address));
+    }
+
+    fn epoch(&self) -> Option<LeaseEpoch> {
+        self.state.as_ref().and_then(|sled| sled.boot).map(|(_, epoch)| epoch)
+    }
+
+    /// The lease is answered once it is durable; registering again with nothing new writes nothing.
+    async fn on_register(
+        &mut self,
+        registration: &Registration,
+        reply: oneshot::Sender<Result<SledLease, ControlPlaneError>>,
+    ) -> Result<(), ActorProcessingErr> {
+        let events = match register(self.state.as_ref(), registration) {
+            Ok(events) => events,
+            Err(RegistrationRefused::Expunged) => {
+                let _ = reply.send(Err(ControlPlaneError::Expunged));
+                return Ok(());
+            }
+        };
+        if !events.is_empty() {
+            let recorded: Vec<Event> = events.iter().cloned().map(Event::from).collect();
+            let context = Context {
+                actor: Who::Sled(self.id),
+                request: None,
+                saga: None,
+                trace: None,
+                cause: None,
+                input: None,
+            };
+            let metas = match self.writer.append(&recorded, &context).await {
+                Ok(metas) => metas,
+                Err(error) => {
+                    let _ = reply.send(Err(ControlPlaneError::Unavailable(error.to_string())));
+                    return if error.ends_owner() { Err(error.into()) } else { Ok(()) };
+                }
+            };
+            for (event, meta) in events.iter().zip(metas) {
+                evolve(&mut self.state, event, meta);
+                if let SledEvent::Booted { boot, epoch } = event {
+                    tracing::info!(sled = %self.id, name = registration.properties.name, %boot, %epoch, "sled booted");
+                    self.booted_at = meta.position;
+                }
+            }
+        }
+        self.connect();
+        self.heard();
+        let epoch = self.epoch().expect("a registered sled has booted");
+        // A sled that hung up registers again.
+        let _ = reply
+            .send(Ok(SledLease { lease_epoch: wire::LeaseEpoch::new(epoch.get()), lease_seconds: None }));
+        self.tell_of_boot().await;
+        self.ask_inventory();
+        Ok(())
+    }
+
+    /// What was registered before the boot is gone with it. Told again at every start: it is idempotent.
+    async fn tell_of_boot(&self) {
+        let (id, asked_at) = (self.id, self.booted_at);
+        if asked_at == 0 {
+            return;
+        }
+        let on_sled = self.ledger.look(asked_at, move |ledger| ledger.vmms_on(id).collect::<Vec<_>>()).await;
+        for (vmm, instance) in on_sled.unwrap_or_default() {
+            let input = Input::Absent { vmm, asked_at, evidence: Evidence::SledRebooted };
+            // An instance that restarts is told by the next inventory, in other words.
+            let _ = self.instances.send(instance, InstanceMsg::Learned(input));
+        }
+    }
+
+    fn heard(&mut self) {
+        self.status.last_contact = Some(self.env.clock.now());
+        if let Some((why, since)) = self.status.unreachable.take() {
+            tracing::info!(sled = %self.id, why, since = since.micros(), "sled can be reached again");
+            self.ask_inventory();
+        }
+    }
+
+    fn not_heard(&mut self, why: String) {
+        if self.status.unreachable.is_none() {
+            tracing::warn!(sled = %self.id, why, "sled cannot be reached");
+            self.status.unreachable = Some((why, self.env.clock.now()));
+        }
+    }
+}

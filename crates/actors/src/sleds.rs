@@ -1,0 +1,89 @@
+//! The sleds: virtual actors, one per sled that has registered.
+
+use crate::convert::VmmRequest;
+use crate::env::Env;
+use crate::instance::InstanceMsg;
+use crate::instances::Instances;
+use crate::ledger::LedgerHandle;
+use crate::sled::{SledActor, SledArgs, SledMsg, SledStatus};
+use crate::supervisor::{RestartPolicy, Roster};
+use lifecycle::SledId;
+use lifecycle::sled::Registration;
+use ractor::{ActorCell, ActorRef, ActorRuntime, SpawnErr};
+use sled_protocol::{ControlPlaneError, SledLease};
+use std::sync::Arc;
+use tokio::sync::oneshot;
+
+/// Handle to all sleds.
+#[derive(Clone)]
+pub(crate) struct Sleds {
+    env: Arc<Env>,
+    roster: Roster<SledId, SledMsg>,
+}
+
+impl Sleds {
+    /// Starts the roster under `parent`.
+    pub(crate) async fn start(env: Arc<Env>, parent: ActorCell) -> Result<Self, SpawnErr> {
+        // A sled is never quarantined: without its actor its instances could not be acted on.
+        let policy = RestartPolicy { pause: env.limits.restart_pause, panics_max: u32::MAX };
+        let roster = Roster::start("sleds", policy, Some(parent)).await?;
+        Ok(Self { env, roster })
+    }
+
+    /// Gives the sleds what they need to know. Once, before the first message.
+    pub(crate) fn connect(&self, ledger: LedgerHandle, instances: Instances) {
+        let env = Arc::clone(&self.env);
+        self.roster.spawn_with(move |id, supervisor| {
+            let args =
+                SledArgs { env: Arc::clone(&env), id, ledger: ledger.clone(), instances: instances.clone() };
+            ActorRuntime::spawn_linked_instant(None, SledActor, args, supervisor).ok().map(|(actor, _)| actor)
+        });
+    }
+
+    /// Asks a sled to make an effect true; the answer goes to the instance. A request that cannot be
+    /// handed over is lost, like one on the wire: the sled's restart is heard of by its instances' timers.
+    pub(crate) fn call(&self, request: VmmRequest, asker: ActorRef<InstanceMsg>) {
+        let (sled, effect) = (request.effect.sled(), request.effect);
+        if let Err(error) = self.roster.send(sled, SledMsg::Call { request, asker: asker.clone() }) {
+            tracing::debug!(%sled, %error, "call not handed over");
+            let answer = crate::instance::Answer::Unknown(crate::answer::SledFailure::Transport);
+            // The instance's actor may have ended.
+            let _ = asker.cast(InstanceMsg::Answered { effect, answer });
+        }
+    }
+
+    /// A sled registers.
+    pub(crate) async fn register(&self, registration: Registration) -> Result<SledLease, ControlPlaneError> {
+        let (reply, answer) = oneshot::channel();
+        let unavailable = |why: String| ControlPlaneError::Unavailable(why);
+        self.roster
+            .send(registration.id, SledMsg::Register { registration, reply })
+            .map_err(|error| unavailable(error.to_string()))?;
+        answer.await.unwrap_or_else(|_| Err(unavailable("the sled's actor restarts".to_owned())))
+    }
+
+    /// Starts watching a sled that the log knows.
+    pub(crate) fn watch(&self, sled: SledId) {
+        if let Err(error) = self.roster.send(sled, SledMsg::Watch) {
+            tracing::warn!(%sled, %error, "sled is not watched");
+        }
+    }
+
+    /// Notes that a sled was heard from.
+    pub(crate) fn heard(&self, sled: SledId) {
+        // Nothing depends on it: it is shown to people.
+        let _ = self.roster.send(sled, SledMsg::Heard);
+    }
+
+    /// How it is doing.
+    pub(crate) async fn status(&self, sled: SledId) -> Option<SledStatus> {
+        let (reply, answer) = oneshot::channel();
+        self.roster.send(sled, SledMsg::Look(reply)).ok()?;
+        answer.await.ok()
+    }
+
+    /// Lets every mailbox drain, then ends.
+    pub(crate) async fn close(&self) {
+        self.roster.close().await;
+    }
+}

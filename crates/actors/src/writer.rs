@@ -1,0 +1,147 @@
+//! One owner's pen on one stream: claim, read, append, and the meta of what was appended.
+//!
+//! Every actor that writes goes through here, so that "expected version", "owner epoch" and "times rise
+//! strictly" are said once.
+
+use crate::env::Env;
+use eventlog::{AppendOutcome, Epoch, Position, ReadError, Unavailable, Version};
+use journal::{Context, Event, Recorded, StreamName};
+use lifecycle::{EventMeta, Timestamp};
+use std::sync::Arc;
+
+/// Records read at a time: enough to amortise the call, little enough to hold in memory.
+const READ_RECORDS_MAX: usize = 4_096;
+
+/// Ownership of a stream.
+pub(crate) struct Writer {
+    env: Arc<Env>,
+    stream: StreamName,
+    epoch: Epoch,
+    version: Version,
+    last_time: Timestamp,
+    position: Position,
+}
+
+/// Why a stream could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// The log refuses.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+    /// The stream cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// An event cannot be understood.
+    #[error(transparent)]
+    Decode(#[from] journal::DecodeError),
+}
+
+/// Why an append did not happen, or may not have.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum AppendError {
+    /// Refused; nothing was written, and this owner goes on.
+    #[error(transparent)]
+    Refused(#[from] Unavailable),
+    /// Nothing was written, and this owner no longer is one.
+    #[error("another owner writes {0}")]
+    Lost(StreamName),
+    /// It may have been written: the owner must load the stream again.
+    #[error("the log ended in the middle of an append to {0}")]
+    Unknown(StreamName),
+}
+
+impl AppendError {
+    /// Whether the owner must stop and be loaded again.
+    pub(crate) fn ends_owner(&self) -> bool {
+        !matches!(self, Self::Refused(_))
+    }
+}
+
+impl Writer {
+    /// Claims the stream and reads all of it. The claim is a barrier: an append of a dead predecessor is
+    /// either in what is read, or fenced.
+    pub(crate) async fn open(env: Arc<Env>, stream: StreamName) -> Result<(Self, Vec<Recorded>), OpenError> {
+        let claim = env.log.claim(stream.id()).await?;
+        let mut records = Vec::new();
+        let mut next = Version::new(1);
+        while next <= claim.head.version {
+            let page = env.log.read_stream(stream.id(), next, READ_RECORDS_MAX)?;
+            let Some(last) = page.last() else {
+                break;
+            };
+            next = last.version.next();
+            for record in &page {
+                records.push(journal::read(record)?);
+            }
+        }
+        let last_time = records.last().map(|record| record.meta.time).unwrap_or_default();
+        let head = claim.head;
+        let writer = Self {
+            env,
+            stream,
+            epoch: claim.epoch,
+            version: head.version,
+            last_time,
+            position: head.position,
+        };
+        Ok((writer, records))
+    }
+
+    /// Position of the newest event.
+    pub(crate) fn position(&self) -> u64 {
+        self.position.get()
+    }
+
+    /// The epoch of this ownership.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Appends and waits until it is durable. Answers the place and time of each event.
+    pub(crate) async fn append(
+        &mut self,
+        events: &[Event],
+        context: &Context,
+    ) -> Result<Vec<EventMeta>, AppendError> {
+        assert!(!events.is_empty(), "an append has events");
+        let now = self.env.clock.now();
+        let append = journal::append(
+            self.stream,
+            self.epoch,
+            self.version,
+            events,
+            context,
+            now,
+            self.last_time,
+            &self.env.build,
+        )
+        .map_err(|too_large| Unavailable::TooLarge(too_large.to_string()))?;
+        let times: Vec<Timestamp> =
+            append.events.iter().map(|event| Timestamp::from_micros(event.time_us)).collect();
+        match self.env.log.append(append).await {
+            AppendOutcome::Appended { first, last, version } => {
+                let count = events.len() as u64;
+                assert!(last.get() + 1 - first.get() == count, "an append is contiguous");
+                assert!(version.get() == self.version.get() + count, "an append extends its stream");
+                let before = self.version.get();
+                self.version = version;
+                self.position = last;
+                self.last_time = *times.last().expect("an append has events");
+                Ok((0..count)
+                    .zip(times)
+                    .map(|(n, time)| EventMeta { version: before + 1 + n, position: first.get() + n, time })
+                    .collect())
+            }
+            AppendOutcome::Conflict { .. } | AppendOutcome::Fenced { .. } => {
+                Err(AppendError::Lost(self.stream))
+            }
+            AppendOutcome::Unknown => Err(AppendError::Unknown(self.stream)),
+            AppendOutcome::Unavailable(reason) => {
+                if let Unavailable::Poisoned(why) = &reason {
+                    self.env.fatal.raise(format!("the log is poisoned: {why}"));
+                }
+                Err(AppendError::Refused(reason))
+            }
+        }
+    }
+}
