@@ -1,6 +1,6 @@
 //! Everything that is not deterministic, as fields: the clock, ids and dice, the log, the sleds.
 
-use eventlog::Log;
+use eventlog::{Cache, Log};
 use lifecycle::{Policy, SledId, Timestamp};
 use sled_protocol::SledClient;
 use std::sync::Arc;
@@ -114,6 +114,8 @@ pub struct Env {
     pub ids: Arc<dyn IdSource>,
     /// The log.
     pub log: Arc<dyn Log>,
+    /// Where snapshots are kept, if anywhere. Losing them costs time only.
+    pub cache: Option<Arc<dyn Cache>>,
     /// The sleds.
     pub connector: Arc<dyn SledConnector>,
     /// Limits that decisions use.

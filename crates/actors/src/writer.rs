@@ -50,6 +50,39 @@ pub(crate) enum AppendError {
     Unknown(StreamName),
 }
 
+/// How far a snapshot has folded a stream; all zero for none.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct FoldedTo {
+    /// Version of the newest event folded.
+    pub(crate) version: u64,
+    /// Its position.
+    pub(crate) position: u64,
+    /// Its recorded time.
+    pub(crate) time: Timestamp,
+}
+
+/// Reads versions `from` to `last`, each with the position of the one before it.
+fn read_from(
+    env: &Env,
+    stream: StreamName,
+    from: Version,
+    last: Version,
+) -> Result<Vec<(Recorded, Position)>, OpenError> {
+    let mut records = Vec::new();
+    let mut next = from;
+    while next <= last {
+        let page = env.log.read_stream(stream.id(), next, READ_RECORDS_MAX)?;
+        let Some(newest) = page.last() else {
+            break;
+        };
+        next = newest.version.next();
+        for record in &page {
+            records.push((journal::read(record)?, record.previous));
+        }
+    }
+    Ok(records)
+}
+
 impl AppendError {
     /// Whether the owner must stop and be loaded again.
     pub(crate) fn ends_owner(&self) -> bool {
@@ -61,29 +94,34 @@ impl Writer {
     /// Claims the stream and reads all of it. The claim is a barrier: an append of a dead predecessor is
     /// either in what is read, or fenced.
     pub(crate) async fn open(env: Arc<Env>, stream: StreamName) -> Result<(Self, Vec<Recorded>), OpenError> {
+        Self::open_after(env, stream, FoldedTo::default()).await
+    }
+
+    /// The same for a stream whose beginning is known from a snapshot: reads what follows. A snapshot that
+    /// is not of this stream's past counts for nothing, and everything is read; the answer says so by
+    /// beginning with version 1.
+    pub(crate) async fn open_after(
+        env: Arc<Env>,
+        stream: StreamName,
+        known: FoldedTo,
+    ) -> Result<(Self, Vec<Recorded>), OpenError> {
         let claim = env.log.claim(stream.id()).await?;
-        let mut records = Vec::new();
-        let mut next = Version::new(1);
-        while next <= claim.head.version {
-            let page = env.log.read_stream(stream.id(), next, READ_RECORDS_MAX)?;
-            let Some(last) = page.last() else {
-                break;
-            };
-            next = last.version.next();
-            for record in &page {
-                records.push(journal::read(record)?);
-            }
-        }
-        let last_time = records.last().map(|record| record.meta.time).unwrap_or_default();
-        let head = claim.head;
-        let writer = Self {
-            env,
-            stream,
-            epoch: claim.epoch,
-            version: head.version,
-            last_time,
-            position: head.position,
+        let (version, position) = (Version::new(known.version), Position::new(known.position));
+        let tail = read_from(&env, stream, version.next(), claim.head.version)?;
+        let is_past = match tail.first() {
+            Some((_, previous)) => *previous == position,
+            None => claim.head.version == version && claim.head.position == position,
         };
+        let (records, last_time) = if is_past {
+            (tail, known.time)
+        } else {
+            (read_from(&env, stream, Version::new(1), claim.head.version)?, Timestamp::default())
+        };
+        let records: Vec<Recorded> = records.into_iter().map(|(record, _)| record).collect();
+        let last_time = records.last().map_or(last_time, |record| record.meta.time);
+        let head = claim.head;
+        let writer =
+            Self { env, stream, epoch: claim.epoch, version: head.version, last_time, position: head.position };
         Ok((writer, records))
     }
 

@@ -5,6 +5,8 @@ mod fleet;
 
 use actors::instance::Ask;
 use actors::{CommandError, NewInstance};
+use eventlog::cache::{Cache as _, Snapshot};
+use eventlog::Position;
 use fleet::{Fleet, context, spec, start_control};
 use journal::Event;
 use lifecycle::{InstanceEvent, Rejected, RunState, Shortage, VmmState};
@@ -112,7 +114,7 @@ async fn a_successor_on_the_same_log_finishes_what_was_begun() {
     let id = fleet.create("web-1", true).await;
     assert_eq!(fleet.state(id).await.run_state(), RunState::Starting);
     // The daemon dies here: its actors are cut off by the successor's claims, its sled lives on.
-    let (control, _, switchboard) = start_control(Arc::clone(&fleet.log), 2).await;
+    let (control, _, switchboard) = start_control(Arc::clone(&fleet.log), Arc::clone(&fleet.cache), 2).await;
     *switchboard.clients.lock().unwrap() = fleet.switchboard.clients.lock().unwrap().clone();
     control.resume([id]).await;
     fleet
@@ -143,4 +145,28 @@ async fn a_sled_that_reboots_takes_its_vmms_with_it() {
         "{failed:?}"
     );
     fleet.until("nothing is held", async || nothing_is_held(&fleet).await).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_successor_that_loads_a_snapshot_is_where_one_that_folds_everything_is() {
+    let fleet = Fleet::with_sleds(1).await;
+    let id = fleet.create("web-1", true).await;
+    fleet.until_state(id, RunState::Running).await;
+    for _ in 0..30 {
+        fleet.control.ask(id, Ask::Reboot, context()).await.unwrap();
+        fleet.until_state(id, RunState::Rebooting).await;
+        fleet.until_state(id, RunState::Running).await;
+    }
+    let stream = journal::StreamName::Instance(id).id();
+    let snapshot = fleet.cache.snapshot(stream).unwrap().unwrap();
+    assert!(snapshot.version.get() > 60, "{:?}", snapshot.version);
+    let with = start_control(Arc::clone(&fleet.log), Arc::clone(&fleet.cache), 2).await.0;
+    let loaded = with.instance(id).await.unwrap();
+    let without = start_control(Arc::clone(&fleet.log), Arc::default(), 3).await.0;
+    assert_eq!(loaded, without.instance(id).await.unwrap());
+    // One that is of another past counts for nothing.
+    let of_elsewhere = Snapshot { position: Position::new(snapshot.position.get() - 1), ..snapshot };
+    fleet.cache.put_snapshot(stream, &of_elsewhere).unwrap();
+    let misled = start_control(Arc::clone(&fleet.log), Arc::clone(&fleet.cache), 4).await.0;
+    assert_eq!(loaded, misled.instance(id).await.unwrap());
 }

@@ -1,6 +1,8 @@
 //! The `Log` trait: small enough that a replicated engine can stand behind it.
 
-use crate::types::{Append, AppendOutcome, Claim, Epoch, Head, Position, Record, StreamId, Unavailable, Version};
+use crate::types::{
+    Append, AppendOutcome, Claim, Epoch, Head, Position, Record, StreamId, Unavailable, Version,
+};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 

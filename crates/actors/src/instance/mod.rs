@@ -8,6 +8,7 @@
 mod command;
 mod sending;
 mod shell;
+mod snapshot;
 
 pub use command::Ask;
 pub(crate) use sending::Timer;

@@ -1,6 +1,7 @@
 //! The shell's state, its loading, and the one way in which anything is written.
 
 use super::sending::{Sending, Timer};
+use super::snapshot;
 use super::{InstanceArgs, InstanceMsg};
 use crate::answer::{Accepted, CommandError};
 use crate::env::Env;
@@ -34,6 +35,8 @@ pub(crate) struct Shell {
     pub(super) sending: BTreeMap<Effect, Sending>,
     /// Deadlines that run.
     pub(super) deadlines: BTreeMap<DeadlineKind, Timer>,
+    /// Version of the snapshot in the cache, as far as is known.
+    pub(super) snapshot_version: u64,
     /// Callers that wait for a sled to confirm their order.
     pub(super) waiters: BTreeMap<OpId, Vec<Waiter>>,
 }
@@ -54,13 +57,21 @@ impl Shell {
         me: ActorRef<InstanceMsg>,
     ) -> Result<Self, ActorProcessingErr> {
         let InstanceArgs { env, id, ledger, sleds } = args;
-        let (writer, records) = Writer::open(Arc::clone(&env), StreamName::Instance(id)).await?;
-        let mut state = None;
+        let stream = StreamName::Instance(id);
+        let snapshot = snapshot::load(&env, stream);
+        let known = snapshot.as_ref().map(snapshot::folded_to).unwrap_or_default();
+        let (writer, records) = Writer::open_after(Arc::clone(&env), stream, known).await?;
+        let is_whole = records.first().is_some_and(|record| record.meta.version == 1);
+        let mut state = snapshot.filter(|_| !is_whole);
         for Recorded { event, meta, .. } in &records {
             if let Event::Instance(event) = event {
                 evolve(&mut state, event, *meta);
             }
         }
+        assert!(
+            state.as_ref().is_none_or(|state: &Instance| state.head.position == writer.position()),
+            "the fold ends at the stream's head"
+        );
         ledger.barrier(id, writer.epoch(), writer.position());
         let mut shell = Self {
             env,
@@ -72,10 +83,21 @@ impl Shell {
             state,
             sending: BTreeMap::new(),
             deadlines: BTreeMap::new(),
+            snapshot_version: known.version,
             waiters: BTreeMap::new(),
         };
         shell.derive();
         Ok(shell)
+    }
+
+    /// Leaves a snapshot behind if it would shorten the next loading.
+    pub(super) fn save(&mut self) {
+        if let Some(state) = &self.state
+            && snapshot::is_worth(state, self.snapshot_version)
+        {
+            snapshot::save(&self.env, StreamName::Instance(self.id), state);
+            self.snapshot_version = state.head.version;
+        }
     }
 
     pub(super) fn exists(&self) -> bool {
@@ -102,6 +124,7 @@ impl Shell {
         }
         self.trace(before, &events);
         self.derive();
+        self.save();
         Ok(Given::Written)
     }
 

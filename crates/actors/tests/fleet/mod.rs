@@ -3,7 +3,7 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "a stage for tests; each uses its own part")]
 
 use actors::{Clock, ControlPlane, Env, Fatal, IdSource, Limits, NewInstance, RequestContext, SledConnector};
-use eventlog::{Log, Position, SimLog};
+use eventlog::{Log, MemCache, Position, SimLog};
 use journal::{Actor, Event, Recorded};
 use lifecycle::{Instance, InstanceId, InstanceSpec, Policy, ProjectId, RunState, Size, SledId, Timestamp};
 use sim_sled::embedded::{EmbeddedSled, Fabric, Options};
@@ -56,6 +56,7 @@ impl SledConnector for Switchboard {
 pub struct Fleet {
     pub control: ControlPlane,
     pub log: Arc<SimLog>,
+    pub cache: Arc<MemCache>,
     pub sleds: Vec<EmbeddedSled>,
     pub project: ProjectId,
     pub fatal: Fatal,
@@ -68,15 +69,10 @@ const IDS_PER_LIFE: u64 = 1 << 32;
 impl Fleet {
     pub async fn with_sleds(count: u128) -> Self {
         let log = Arc::new(SimLog::new());
-        let (control, fatal, switchboard) = start_control(Arc::clone(&log), 1).await;
-        let mut fleet = Self {
-            control,
-            log,
-            sleds: Vec::new(),
-            project: ProjectId::new(Uuid::nil()),
-            fatal,
-            switchboard,
-        };
+        let cache = Arc::new(MemCache::default());
+        let (control, fatal, switchboard) = start_control(Arc::clone(&log), Arc::clone(&cache), 1).await;
+        let (sleds, project) = (Vec::new(), ProjectId::new(Uuid::nil()));
+        let mut fleet = Self { control, log, cache, sleds, project, fatal, switchboard };
         for n in 0..count {
             fleet.add_sled(n);
         }
@@ -160,12 +156,17 @@ impl Fleet {
     }
 }
 
-pub async fn start_control(log: Arc<SimLog>, life: u64) -> (ControlPlane, Fatal, Arc<Switchboard>) {
+pub async fn start_control(
+    log: Arc<SimLog>,
+    cache: Arc<MemCache>,
+    life: u64,
+) -> (ControlPlane, Fatal, Arc<Switchboard>) {
     let (fatal, switchboard) = (Fatal::default(), Arc::new(Switchboard::default()));
     let env = Env {
         clock: Arc::new(TestClock(Instant::now())),
         ids: Arc::new(Counting::from(life * IDS_PER_LIFE)),
         log,
+        cache: Some(cache),
         connector: Arc::clone(&switchboard) as Arc<dyn SledConnector>,
         policy: Policy::default(),
         limits: Limits::default(),

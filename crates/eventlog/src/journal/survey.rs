@@ -1,0 +1,188 @@
+//! What lies in a journal's directory, before any batch is read.
+//!
+//! Invariants:
+//! * nothing is written or removed here;
+//! * a file whose name is not the journal's stops the opening: it may be half of a wrong restore;
+//! * every segment's header is read and belongs to one store.
+
+use super::error::{Damage, OpenError, StoreId};
+use super::files::{Files, Handle, read_full};
+use super::format::{
+    BadHeader, FORMAT, Named, SEGMENT_HEADER_BYTES, SegmentHeader, WITNESS_NAME, chain_origin, classify,
+    segment_name,
+};
+use super::heads::HeadsCheckpoint;
+use super::witness::{self, Testimony};
+use crate::types::Position;
+use std::path::Path;
+use std::sync::Arc;
+
+/// A segment file with a valid header.
+pub(crate) struct SegmentFile {
+    pub(crate) name: String,
+    pub(crate) header: SegmentHeader,
+    pub(crate) bytes: u64,
+}
+
+/// State of the witness file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WitnessFound {
+    Missing,
+    Unreadable,
+    Valid(Testimony),
+}
+
+/// Everything found in the directory.
+pub(crate) struct Survey {
+    /// In order of position; may be empty.
+    pub(crate) segments: Vec<SegmentFile>,
+    /// Positions named by heads checkpoints, newest first.
+    pub(crate) heads: Vec<(Position, String)>,
+    pub(crate) witness: WitnessFound,
+    /// Leftovers of an interrupted preparation.
+    pub(crate) temporaries: Vec<String>,
+}
+
+impl Survey {
+    /// The store all of it belongs to, if there is a segment or a testimony.
+    pub(crate) fn store(&self) -> Option<StoreId> {
+        match (self.segments.first(), self.witness) {
+            (Some(segment), _) => Some(segment.header.store),
+            (None, WitnessFound::Valid(testimony)) => Some(testimony.store),
+            (None, _) => None,
+        }
+    }
+
+    /// Whether no segment was ever put in place: creating the store may start, or start again.
+    pub(crate) fn is_empty(&self) -> bool {
+        let was_used = matches!(self.witness, WitnessFound::Valid(Testimony { position, .. }) if position > Position::ZERO);
+        self.segments.is_empty() && self.heads.is_empty() && !was_used
+    }
+}
+
+/// Looks through the directory.
+pub(crate) fn survey(files: &dyn Files, dir: &Path, expect: Option<StoreId>) -> Result<Survey, OpenError> {
+    let mut names = files.list(dir).map_err(|source| OpenError::io("listing", dir, source))?;
+    names.sort();
+    let mut found =
+        Survey { segments: vec![], heads: vec![], witness: WitnessFound::Missing, temporaries: vec![] };
+    let mut firsts = Vec::new();
+    for name in names {
+        match classify(&name) {
+            Named::Segment(first) => firsts.push((first, name)),
+            Named::Heads(position) => found.heads.insert(0, (position, name)),
+            Named::Witness => found.witness = read_witness(files, dir)?,
+            Named::Temporary => found.temporaries.push(name),
+            Named::Foreign => return Err(OpenError::Foreign { path: dir.join(name) }),
+        }
+    }
+    for (first, name) in firsts {
+        let segment = read_segment(files, dir, first, name)?;
+        let expected = expect.or_else(|| found.store());
+        if let Some(expected) = expected.filter(|expected| *expected != segment.header.store) {
+            return Err(OpenError::WrongStore {
+                segment: segment.name,
+                expected,
+                found: segment.header.store,
+            });
+        }
+        found.segments.push(segment);
+    }
+    check_start(&found)?;
+    Ok(found)
+}
+
+fn check_start(found: &Survey) -> Result<(), OpenError> {
+    let origin = Position::new(1);
+    let Some(first) = found.segments.first() else {
+        return match (found.is_empty(), found.heads.first()) {
+            (true, _) => Ok(()),
+            (false, Some((_, name))) => {
+                Err(OpenError::MissingSegment { expected: origin, found: name.clone() })
+            }
+            (false, None) => Err(OpenError::MissingSegment { expected: origin, found: WITNESS_NAME.into() }),
+        };
+    };
+    if first.header.first != origin {
+        return Err(OpenError::MissingSegment { expected: origin, found: first.name.clone() });
+    }
+    if first.header.chain != chain_origin(first.header.store) {
+        return Err(damaged_header(
+            first.name.clone(),
+            origin,
+            "the first segment does not start the store's chain",
+        ));
+    }
+    Ok(())
+}
+
+fn read_witness(files: &dyn Files, dir: &Path) -> Result<WitnessFound, OpenError> {
+    let path = dir.join(WITNESS_NAME);
+    let io = |source| OpenError::io("reading", &path, source);
+    let file = files.open_read(&path).map_err(io)?;
+    let testimony = witness::read(&*file).map_err(io)?;
+    Ok(testimony.map_or(WitnessFound::Unreadable, WitnessFound::Valid))
+}
+
+fn read_segment(
+    files: &dyn Files,
+    dir: &Path,
+    first: Position,
+    name: String,
+) -> Result<SegmentFile, OpenError> {
+    let path = dir.join(&name);
+    let io = |source| OpenError::io("reading", &path, source);
+    let file = files.open_read(&path).map_err(io)?;
+    let mut bytes = [0u8; SEGMENT_HEADER_BYTES];
+    let read = read_full(&*file, &mut bytes, 0).map_err(io)?;
+    match SegmentHeader::decode(&bytes[..read]) {
+        Ok(header) if header.first == first => {
+            Ok(SegmentFile { name, header, bytes: file.size().map_err(io)? })
+        }
+        Ok(_) => {
+            Err(damaged_header(name, first, "the segment's header names another position than its file name"))
+        }
+        Err(BadHeader::Newer(found)) => Err(OpenError::NewerFormat { segment: name, found, known: FORMAT }),
+        Err(BadHeader::Damaged(detail)) => Err(damaged_header(name, first, detail)),
+    }
+}
+
+fn damaged_header(segment: String, first: Position, detail: &str) -> OpenError {
+    let streams = Vec::new();
+    OpenError::Damaged(Damage { segment, offset: 0, first, last: None, streams, detail: detail.into() })
+}
+
+/// The valid heads checkpoints, newest first, and what is to be told of the others.
+pub(crate) fn read_checkpoints(
+    files: &dyn Files,
+    dir: &Path,
+    found: &Survey,
+    notes: &mut Vec<String>,
+) -> Result<Vec<HeadsCheckpoint>, OpenError> {
+    let mut valid = Vec::new();
+    for (position, name) in &found.heads {
+        let path = dir.join(name);
+        let io = |source| OpenError::io("reading", &path, source);
+        let file = files.open_read(&path).map_err(io)?;
+        match HeadsCheckpoint::read(&*file).map_err(io)? {
+            Ok(checkpoint) if checkpoint.position == *position && Some(checkpoint.store) == found.store() => {
+                valid.push(checkpoint);
+            }
+            Ok(_) => {
+                notes.push(format!("{name} is not a checkpoint of this store at that position; not used"));
+            }
+            Err(error) => notes.push(format!("{name} is unreadable ({error}); not used")),
+        }
+    }
+    Ok(valid)
+}
+
+/// Opens a segment for reading.
+pub(crate) fn open_segment(
+    files: &dyn Files,
+    dir: &Path,
+    first: Position,
+) -> Result<Arc<dyn Handle>, OpenError> {
+    let path = dir.join(segment_name(first));
+    files.open_read(&path).map_err(|source| OpenError::io("opening", &path, source))
+}
