@@ -120,8 +120,14 @@ impl Writer {
         let records: Vec<Recorded> = records.into_iter().map(|(record, _)| record).collect();
         let last_time = records.last().map_or(last_time, |record| record.meta.time);
         let head = claim.head;
-        let writer =
-            Self { env, stream, epoch: claim.epoch, version: head.version, last_time, position: head.position };
+        let writer = Self {
+            env,
+            stream,
+            epoch: claim.epoch,
+            version: head.version,
+            last_time,
+            position: head.position,
+        };
         Ok((writer, records))
     }
 

@@ -5,8 +5,8 @@ mod fleet;
 
 use actors::instance::Ask;
 use actors::{CommandError, NewInstance};
-use eventlog::cache::{Cache as _, Snapshot};
 use eventlog::Position;
+use eventlog::cache::{Cache as _, Snapshot};
 use fleet::{Fleet, context, spec, start_control};
 use journal::Event;
 use lifecycle::{InstanceEvent, Rejected, RunState, Shortage, VmmState};

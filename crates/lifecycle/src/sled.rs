@@ -1,7 +1,7 @@
 //! A sled as the log knows it: what it is, which boot it is in, whether it takes new VMMs.
 //!
-//! Invariants: the lease epoch rises with every boot and never otherwise falls or repeats; an expunged
-//! sled never comes back.
+//! Invariants: the lease epoch rises with every boot and never otherwise falls or repeats; a boot that was
+//! superseded never comes back, nor does an expunged sled.
 
 use crate::event::{EventMeta, SledEvent};
 use crate::ids::{BootId, LeaseEpoch, SledId};
@@ -17,6 +17,8 @@ pub struct Sled {
     pub properties: SledProperties,
     /// Its boot and lease epoch; none until it booted.
     pub boot: Option<(BootId, LeaseEpoch)>,
+    /// Boots before this one, newest last, at most [`PAST_BOOTS_MAX`].
+    pub past_boots: Vec<BootId>,
     /// Whether new VMMs may be placed on it.
     pub provisionable: bool,
     /// Set for good by an operator.
@@ -28,6 +30,9 @@ pub struct Sled {
     /// Version of its stream.
     pub version: u64,
 }
+
+/// Past boots remembered per sled: a registration can be late by a few boots, not by more.
+pub const PAST_BOOTS_MAX: usize = 64;
 
 /// What a sled is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,6 +66,10 @@ pub enum RegistrationRefused {
     /// It was expunged: it must kill its VMMs.
     #[error("sled was expunged")]
     Expunged,
+    /// It comes from a boot that another has followed: a late message. Believing it would declare every VMM
+    /// of the present boot gone while their guests run.
+    #[error("the registration is of an earlier boot of the sled")]
+    PastBoot,
 }
 
 /// Events of a registration: none if nothing is new, so that re-registering costs nothing.
@@ -70,6 +79,9 @@ pub fn register(
 ) -> Result<Vec<SledEvent>, RegistrationRefused> {
     if state.is_some_and(|sled| sled.expunged.is_some()) {
         return Err(RegistrationRefused::Expunged);
+    }
+    if state.is_some_and(|sled| sled.past_boots.contains(&registration.boot)) {
+        return Err(RegistrationRefused::PastBoot);
     }
     let mut events = Vec::new();
     if state.is_none_or(|sled| sled.properties != registration.properties) {
@@ -108,6 +120,7 @@ pub fn evolve(state: &mut Option<Sled>, event: &SledEvent, meta: EventMeta) {
                     id: *id,
                     properties,
                     boot: None,
+                    past_boots: Vec::new(),
                     provisionable: true,
                     expunged: None,
                     time_created: meta.time,
@@ -122,7 +135,12 @@ pub fn evolve(state: &mut Option<Sled>, event: &SledEvent, meta: EventMeta) {
         SledEvent::Registered { .. } => {}
         SledEvent::Booted { boot, epoch } => {
             assert!(sled.boot.is_none_or(|(_, before)| *epoch > before), "epochs rise");
-            sled.boot = Some((*boot, *epoch));
+            if let Some((superseded, _)) = sled.boot.replace((*boot, *epoch)) {
+                sled.past_boots.push(superseded);
+                if sled.past_boots.len() > PAST_BOOTS_MAX {
+                    sled.past_boots.remove(0);
+                }
+            }
         }
         SledEvent::ProvisionableChanged { provisionable, .. } => sled.provisionable = *provisionable,
         SledEvent::Expunged { .. } => sled.expunged = Some(meta.time),
@@ -172,7 +190,14 @@ mod tests {
         assert_eq!(epoch(&[1]), 1);
         assert_eq!(epoch(&[1, 1, 1]), 1);
         assert_eq!(epoch(&[1, 2]), 2);
-        assert_eq!(epoch(&[1, 2, 1]), 3);
+        assert_eq!(epoch(&[1, 2, 3]), 3);
+    }
+
+    #[test]
+    fn a_late_registration_of_an_earlier_boot_is_refused() {
+        let state = fold(&[registration(1), registration(2)]);
+        assert_eq!(register(Some(&state), &registration(1)), Err(RegistrationRefused::PastBoot));
+        assert_eq!(register(Some(&state), &registration(2)), Ok(Vec::new()));
     }
 
     #[test]

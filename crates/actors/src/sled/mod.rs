@@ -191,8 +191,12 @@ impl Shell {
     ) -> Result<(), ActorProcessingErr> {
         let events = match register(self.state.as_ref(), registration) {
             Ok(events) => events,
-            Err(RegistrationRefused::Expunged) => {
-                let _ = reply.send(Err(ControlPlaneError::Expunged));
+            Err(refused) => {
+                // A sled that hung up registers again.
+                let _ = reply.send(Err(match refused {
+                    RegistrationRefused::Expunged => ControlPlaneError::Expunged,
+                    RegistrationRefused::PastBoot => ControlPlaneError::StaleEpoch,
+                }));
                 return Ok(());
             }
         };
