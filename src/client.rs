@@ -1,0 +1,135 @@
+//! The daemon's HTTP interface, from the command line's side.
+
+use crate::cli::ServerArgs;
+use crate::exit::{Exit, Failure};
+use reqwest::{Method, StatusCode};
+use serde_json::Value;
+use std::time::Duration;
+
+/// Longest wait for one answer: longer than the daemon ever holds one.
+const ANSWER_MAX: Duration = Duration::from_secs(40);
+
+/// A connection to one daemon.
+pub struct Client {
+    http: reqwest::Client,
+    server: String,
+    token: Option<String>,
+}
+
+/// An answer that is not a success.
+#[derive(Debug)]
+pub struct Refused {
+    /// HTTP status.
+    pub status: StatusCode,
+    /// What the daemon said.
+    pub message: String,
+    /// The request.
+    pub request_id: Option<String>,
+}
+
+/// What can go wrong with a request.
+#[derive(Debug)]
+pub enum ClientError {
+    /// The daemon answered, with a refusal.
+    Refused(Refused),
+    /// No answer.
+    Unreachable(String),
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Refused(Refused { status, message, request_id }) => {
+                let failure = Self { exit: Exit::Refused, what: message, hint: None, request_id };
+                match status {
+                    StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => {
+                        failure.hint("it is recorded and will be sent until the sled confirms; look with `musher instance show`")
+                    }
+                    StatusCode::SERVICE_UNAVAILABLE => failure.hint("try again in a moment"),
+                    StatusCode::INSUFFICIENT_STORAGE => {
+                        failure.hint("see `musher sled list` for what is free; stop something or add a sled")
+                    }
+                    _ => failure,
+                }
+            }
+            ClientError::Unreachable(what) => Self::new(Exit::Unreachable, what)
+                .hint("start it with `musher serve`, or name it with --server or MUSHER_SERVER"),
+        }
+    }
+}
+
+impl Client {
+    /// Connects to nobody yet. `OXIDE_HOST` and `OXIDE_TOKEN` count where ours are not set.
+    pub fn new(args: &ServerArgs) -> Result<Self, Failure> {
+        let from_env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let is_ours_set = from_env("MUSHER_SERVER").is_some() || args.server != "http://127.0.0.1:12220";
+        let server = if is_ours_set { args.server.clone() } else { from_env("OXIDE_HOST").unwrap_or_else(|| args.server.clone()) };
+        let server = if server.contains("://") { server } else { format!("http://{server}") };
+        let token = args.token.clone().or_else(|| from_env("OXIDE_TOKEN"));
+        let http = reqwest::Client::builder()
+            .timeout(ANSWER_MAX)
+            .build()
+            .map_err(|error| Failure::new(Exit::Refused, format!("the HTTP client does not start: {error}")))?;
+        Ok(Self { http, server: server.trim_end_matches('/').to_owned(), token })
+    }
+
+    /// GET.
+    pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, ClientError> {
+        self.send(Method::GET, path, query, None).await
+    }
+
+    /// POST, with a body if there is one.
+    pub async fn post(&self, path: &str, query: &[(&str, &str)], body: Option<Value>) -> Result<Value, ClientError> {
+        self.send(Method::POST, path, query, body).await
+    }
+
+    /// DELETE.
+    pub async fn delete(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, ClientError> {
+        self.send(Method::DELETE, path, query, None).await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Result<Value, ClientError> {
+        let mut request = self.http.request(method, format!("{}{path}", self.server)).query(query);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = &body {
+            request = request.json(body);
+        }
+        let unreachable = |error: reqwest::Error| {
+            let why = innermost(&error);
+            ClientError::Unreachable(format!("the daemon at {} does not answer: {why}", self.server))
+        };
+        let answer = request.send().await.map_err(unreachable)?;
+        let status = answer.status();
+        let request_id =
+            answer.headers().get("x-request-id").and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
+        let text = answer.text().await.map_err(unreachable)?;
+        if status.is_success() {
+            if text.is_empty() {
+                return Ok(Value::Null);
+            }
+            return serde_json::from_str(&text).map_err(|error| {
+                ClientError::Unreachable(format!("{} does not answer like a musher daemon: {error}", self.server))
+            });
+        }
+        let body: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
+        let message = body["message"].as_str().map_or_else(|| format!("status {status}"), ToOwned::to_owned);
+        Err(ClientError::Refused(Refused { status, message, request_id }))
+    }
+}
+
+/// The cause that says something to people.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut current = error;
+    while let Some(source) = current.source() {
+        current = source;
+    }
+    current.to_string()
+}

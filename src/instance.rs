@@ -1,0 +1,262 @@
+//! `musher instance …`: the client side of instances.
+
+use crate::cli::{ClientArgs, InstanceVerb, One, WaitArgs};
+use crate::client::{Client, ClientError};
+use crate::exit::{Exit, Failure, Outcome};
+use crate::output::{self, Format, gib};
+use serde_json::{Value, json};
+use std::io::{BufRead as _, IsTerminal as _};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often a wait looks.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Shortest prefix of an id that counts as one.
+const PREFIX_CHARS_MIN: usize = 8;
+
+/// Runs the verb.
+pub async fn run(verb: InstanceVerb) -> Outcome {
+    match verb {
+        InstanceVerb::Create {
+            name,
+            ncpus,
+            memory,
+            hostname,
+            description,
+            auto_restart_policy,
+            no_start,
+            wait,
+            client: args,
+        } => {
+            let client = Client::new(&args.server)?;
+            let body = json!({
+                "name": name,
+                "description": description,
+                "hostname": hostname.unwrap_or_else(|| name.clone()),
+                "ncpus": ncpus,
+                "memory": memory,
+                "auto_restart_policy": auto_restart_policy,
+                "start": !no_start,
+            });
+            let created = client.post("/v1/instances", &[("project", &args.project)], Some(body)).await?;
+            let goal = if no_start { "stopped" } else { "running" };
+            let shown = settle(&client, created, &wait, goal).await?;
+            show(&shown, &args);
+            Ok(())
+        }
+        InstanceVerb::List { client: args } => list(&args).await,
+        InstanceVerb::Show { one } => {
+            let (client, id) = find(&one).await?;
+            show(&client.get(&format!("/v1/instances/{id}"), &[]).await?, &one.client);
+            Ok(())
+        }
+        InstanceVerb::Start { one, wait } => act(&one, "start", &wait, "running").await,
+        InstanceVerb::Stop { one, wait } => act(&one, "stop", &wait, "stopped").await,
+        InstanceVerb::Reboot { one, wait } => act(&one, "reboot", &wait, "running").await,
+        InstanceVerb::Delete { one, yes } => {
+            let (client, id) = find(&one).await?;
+            confirm(&format!("delete instance {} for good?", one.instance), yes)?;
+            client.delete(&format!("/v1/instances/{id}"), &[]).await?;
+            if one.client.output == Format::Table {
+                output::line(format!("deleted {} ({id})", one.instance));
+            }
+            Ok(())
+        }
+        InstanceVerb::History { one, after, limit } => {
+            let (client, id) = find(&one).await?;
+            let (after, limit) = (after.to_string(), limit.to_string());
+            let query = [("after", after.as_str()), ("limit", limit.as_str())];
+            let history = client.get(&format!("/ops/v1/instances/{id}/history"), &query).await?;
+            show_history(&history, &one.client);
+            Ok(())
+        }
+    }
+}
+
+async fn act(one: &One, action: &str, wait: &WaitArgs, goal: &str) -> Outcome {
+    let (client, id) = find(one).await?;
+    let answer = client.post(&format!("/v1/instances/{id}/{action}"), &[], None).await?;
+    show(&settle(&client, answer, wait, goal).await?, &one.client);
+    Ok(())
+}
+
+async fn list(args: &ClientArgs) -> Outcome {
+    let client = Client::new(&args.server)?;
+    let instances = pages(&client, "/v1/instances", &[("project", &args.project)]).await?;
+    if args.output == Format::Json {
+        output::json(&instances);
+        return Ok(());
+    }
+    let headers: &[&str] = if args.no_headers { &[] } else { &["name", "state", "cpus", "memory", "since", "id"] };
+    output::table(headers, instances.iter().map(|instance| {
+        vec![
+            text(instance, "name"),
+            text(instance, "run_state"),
+            instance["ncpus"].to_string(),
+            gib(instance["memory"].as_u64().unwrap_or(0)),
+            text(instance, "time_run_state_updated"),
+            text(instance, "id"),
+        ]
+    }));
+    Ok(())
+}
+
+/// All pages of a list.
+pub async fn pages(client: &Client, path: &str, query: &[(&str, &str)]) -> Result<Vec<Value>, ClientError> {
+    let mut items = Vec::new();
+    let mut token: Option<String> = None;
+    loop {
+        let mut query = query.to_vec();
+        query.push(("limit", "1000"));
+        if let Some(token) = &token {
+            query.push(("page_token", token));
+        }
+        let mut page = client.get(path, &query).await?;
+        if let Value::Array(found) = page["items"].take() {
+            items.extend(found);
+        }
+        match page["next_page"].as_str() {
+            Some(next) => token = Some(next.to_owned()),
+            None => return Ok(items),
+        }
+    }
+}
+
+/// The id of what was named: by name in the project, by id, or by the beginning of an id.
+async fn find(one: &One) -> Result<(Client, String), Failure> {
+    let client = Client::new(&one.client.server)?;
+    if uuid::Uuid::try_parse(&one.instance).is_ok() {
+        return Ok((client, one.instance.clone()));
+    }
+    let named =
+        client.get(&format!("/v1/instances/{}", encode(&one.instance)), &[("project", &one.client.project)]).await;
+    let refused = match named {
+        Ok(instance) => return Ok((client, text(&instance, "id"))),
+        Err(ClientError::Refused(refused)) => refused,
+        Err(unreachable) => return Err(unreachable.into()),
+    };
+    let is_prefix = one.instance.len() >= PREFIX_CHARS_MIN
+        && one.instance.chars().all(|c| c.is_ascii_hexdigit() || c == '-');
+    if !is_prefix {
+        return Err(ClientError::Refused(refused).into());
+    }
+    let instances = pages(&client, "/v1/instances", &[("project", &one.client.project)]).await?;
+    let mut ids =
+        instances.iter().map(|instance| text(instance, "id")).filter(|id| id.starts_with(&one.instance));
+    match (ids.next(), ids.next()) {
+        (Some(id), None) => Ok((client, id)),
+        (Some(_), Some(_)) => {
+            Err(Failure::new(Exit::Refused, format!("\"{}\" is the beginning of several ids", one.instance))
+                .hint("give more characters"))
+        }
+        (None, _) => Err(ClientError::Refused(refused).into()),
+    }
+}
+
+/// Percent-encodes what is not plain in a path segment, so that a bad name reaches the daemon's check.
+pub fn encode(segment: &str) -> String {
+    segment.bytes().map(|byte| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    }).collect()
+}
+
+/// Waits, if asked, until the instance is where it should be; answers it as it is then.
+async fn settle(client: &Client, instance: Value, wait: &WaitArgs, goal: &str) -> Result<Value, Failure> {
+    let Some(wanted) = &wait.wait else {
+        return Ok(instance);
+    };
+    let wanted = if wanted.is_empty() { goal } else { wanted.as_str() };
+    let (id, name) = (text(&instance, "id"), text(&instance, "name"));
+    // A reboot begins where it ends; one look is enough to see it leave, because the answer came after it
+    // was delivered.
+    let until = Instant::now() + wait.timeout;
+    let mut last = instance;
+    loop {
+        let state = text(&last, "run_state");
+        if state == wanted {
+            return Ok(last);
+        }
+        if matches!(state.as_str(), "failed" | "stopped") && wanted == "running" {
+            let why = trouble(client, &id).await;
+            return Err(Failure::new(Exit::Refused, format!("{name} is {state}, not {wanted}{why}"))
+                .hint(format!("see `musher instance history {name}`")));
+        }
+        if Instant::now() >= until {
+            let what = format!("{name} is still {state} after {} s, not {wanted}", wait.timeout.as_secs());
+            return Err(Failure::new(Exit::TimedOut, what).hint("the work goes on; wait again or look at its history"));
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+        last = client.get(&format!("/v1/instances/{id}"), &[]).await?;
+    }
+}
+
+/// Why the instance is not running, if the daemon knows.
+async fn trouble(client: &Client, id: &str) -> String {
+    let Ok(state) = client.get(&format!("/ops/v1/instances/{id}"), &[]).await else {
+        return String::new();
+    };
+    match &state["last_trouble"]["cause"] {
+        Value::Null => String::new(),
+        cause => format!(": {cause}"),
+    }
+}
+
+fn text(value: &Value, key: &str) -> String {
+    value[key].as_str().unwrap_or_default().to_owned()
+}
+
+fn show(instance: &Value, args: &ClientArgs) {
+    if args.output == Format::Json {
+        output::json(instance);
+        return;
+    }
+    let rows = [
+        ("name", text(instance, "name")),
+        ("id", text(instance, "id")),
+        ("state", text(instance, "run_state")),
+        ("size", format!("{} vCPU, {}", instance["ncpus"], gib(instance["memory"].as_u64().unwrap_or(0)))),
+        ("hostname", text(instance, "hostname")),
+        ("created", text(instance, "time_created")),
+        ("state since", text(instance, "time_run_state_updated")),
+    ];
+    for (key, value) in rows {
+        output::line(format!("{key:<12} {value}"));
+    }
+}
+
+fn show_history(history: &Value, args: &ClientArgs) {
+    if args.output == Format::Json {
+        output::json(history);
+        return;
+    }
+    let entries = history["items"].as_array().cloned().unwrap_or_default();
+    let headers: &[&str] = if args.no_headers { &[] } else { &["#", "time", "event", "by", "what"] };
+    output::table(headers, entries.iter().map(|entry| {
+        vec![
+            entry["version"].to_string(),
+            text(entry, "time"),
+            text(entry, "name"),
+            text(entry, "actor"),
+            text(entry, "summary"),
+        ]
+    }));
+}
+
+/// Asks on a terminal; elsewhere only `--yes` counts.
+pub fn confirm(question: &str, yes: bool) -> Outcome {
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::new(Exit::Usage, "this is for good, and nobody is there to ask").hint("say --yes"));
+    }
+    eprint!("{question} [y/N] ");
+    let mut answer = String::new();
+    let _ = std::io::stdin().lock().read_line(&mut answer);
+    if answer.trim().eq_ignore_ascii_case("y") {
+        Ok(())
+    } else {
+        Err(Failure::new(Exit::Refused, "nothing was done"))
+    }
+}

@@ -1,0 +1,51 @@
+//! Data on stdout: tables for people, JSON with the API's keys for machines.
+
+use clap::ValueEnum;
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+use std::io::Write as _;
+
+/// Shape of the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// A table.
+    #[default]
+    Table,
+    /// One JSON document.
+    Json,
+}
+
+/// Prints a line. A reader that went away (`| head`) is no error.
+pub fn line(text: impl AsRef<str>) {
+    let _ = writeln!(std::io::stdout(), "{}", text.as_ref());
+}
+
+/// Prints a value as JSON.
+pub fn json(value: &impl Serialize) {
+    match serde_json::to_string_pretty(value) {
+        Ok(text) => line(text),
+        Err(error) => eprintln!("error: the answer cannot be shown as JSON: {error}"),
+    }
+}
+
+/// Prints rows under headers, without borders, so that columns can be cut and grepped.
+pub fn table(headers: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(headers.iter().map(|header| header.to_uppercase()));
+    for row in rows {
+        table.add_row(row);
+    }
+    for row in table.lines() {
+        line(row.trim_end());
+    }
+}
+
+/// Memory for people.
+pub fn gib(bytes: u64) -> String {
+    if bytes.is_multiple_of(1 << 30) {
+        format!("{} GiB", bytes >> 30)
+    } else {
+        format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+    }
+}
