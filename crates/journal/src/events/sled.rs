@@ -1,0 +1,20 @@
+//! Stored layouts of the events of `sled/<id>`.
+
+use crate::frozen::{Id, stored_events};
+use lifecycle::SledEvent;
+
+stored_events! {
+    SledEvent {
+        (300, 1) Registered as RegisteredV1 {
+            id: Id,
+            name: String,
+            threads: u32,
+            memory: u64,
+            cpu_family: String,
+            address: String,
+        };
+        (301, 1) Booted as BootedV1 { boot: Id, epoch: u64 };
+        (302, 1) ProvisionableChanged as ProvisionableChangedV1 { provisionable: bool, reason: String };
+        (303, 1) Expunged as ExpungedV1 { reason: String };
+    }
+}

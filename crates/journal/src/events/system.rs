@@ -1,0 +1,11 @@
+//! Stored layouts of the events of `system`.
+
+use crate::frozen::stored_events;
+use lifecycle::SystemEvent;
+
+stored_events! {
+    SystemEvent {
+        (400, 1) DaemonStarted as DaemonStartedV1 { build: String, after_clean_stop: bool };
+        (401, 1) DaemonStopped as DaemonStoppedV1;
+    }
+}

@@ -1,0 +1,94 @@
+//! Stored layouts of inputs: what was decided on, kept once per append, so that history can be decided
+//! again. A schema number (`u16`, little-endian) comes first; one number covers the whole tree of inputs.
+
+use crate::codec::{self, Malformed};
+use crate::error::DecodeProblem;
+use crate::events::shared::{AddressV1, EvidenceV1, InstanceSpecV1, RefusalV1, ShortageV1, VmmReportV1};
+use crate::frozen::{Frozen, Id, mirror};
+use bytes::{BufMut, Bytes, BytesMut};
+use lifecycle::input::StartGrant;
+use lifecycle::{Command, DeadlineKind, Effect, EffectResult, Input};
+
+/// Newest schema of inputs.
+const SCHEMA: u16 = 1;
+
+type Placement = Result<StartGrant, lifecycle::Shortage>;
+
+mirror! {
+    struct StartGrantV1 for StartGrant { saga: Id, vmm: Id, sled: Id }
+}
+
+mirror! {
+    enum PlacementV1 for Placement { Ok(grant: StartGrantV1) = 1, Err(short: ShortageV1) = 2 }
+}
+
+mirror! {
+    enum CommandV1 for Command {
+        Create {
+            id: Id,
+            spec: Box<InstanceSpecV1>,
+            address: AddressV1,
+            start: Option<PlacementV1>,
+        } = 1,
+        Start { grant: Option<StartGrantV1> } = 2,
+        Stop { op: Id } = 3,
+        Reboot { op: Id } = 4,
+        Delete = 5,
+    }
+}
+
+mirror! {
+    enum EffectV1 for Effect {
+        Register { vmm: Id, sled: Id } = 1,
+        SetRunning { vmm: Id, sled: Id } = 2,
+        Stop { vmm: Id, sled: Id, op: Id } = 3,
+        Reboot { vmm: Id, sled: Id, op: Id } = 4,
+        Unregister { vmm: Id, sled: Id } = 5,
+    }
+}
+
+mirror! {
+    enum EffectResultV1 for EffectResult {
+        Done(report: Option<VmmReportV1>) = 1,
+        Refused(refusal: RefusalV1) = 2,
+    }
+}
+
+mirror! {
+    enum DeadlineKindV1 for DeadlineKind { Saga(saga: Id) = 1 }
+}
+
+mirror! {
+    enum InputV1 for Input {
+        Command(command: CommandV1) = 1,
+        Report { sled: Id, vmm: Id, report: VmmReportV1 } = 2,
+        Outcome { effect: EffectV1, result: EffectResultV1 } = 3,
+        Gone { vmm: Id, evidence: EvidenceV1 } = 4,
+        Absent { vmm: Id, asked_at: u64, evidence: EvidenceV1 } = 5,
+        Deadline(kind: DeadlineKindV1) = 6,
+        Reconsider = 7,
+    }
+}
+
+/// The input in the newest layout, its schema number first.
+pub fn encode_input(input: &Input) -> Bytes {
+    let body = codec::encode(&InputV1::freeze(input));
+    let mut bytes = BytesMut::with_capacity(2 + body.len());
+    bytes.put_u16_le(SCHEMA);
+    bytes.put(body);
+    bytes.freeze()
+}
+
+/// The input that these bytes are, whatever released schema they were written under.
+pub fn decode_input(bytes: &[u8]) -> Result<Input, DecodeProblem> {
+    let Some((schema, body)) = bytes.split_first_chunk() else {
+        return Err(DecodeProblem::Malformed("the input is cut off before its schema number".to_owned()));
+    };
+    match u16::from_le_bytes(*schema) {
+        1 => codec::decode::<InputV1>(body)
+            .map(InputV1::thaw)
+            .map_err(|malformed: Malformed| DecodeProblem::Malformed(format!("input: {malformed}"))),
+        0 => Err(DecodeProblem::Malformed("input: schema 0 is never given out".to_owned())),
+        _ => Err(DecodeProblem::NewerSchema { known: SCHEMA }),
+    }
+}

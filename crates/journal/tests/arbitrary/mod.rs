@@ -1,0 +1,259 @@
+//! Strategies for arbitrary events and inputs, whether or not the rules would ever produce them.
+
+#![allow(clippy::unwrap_used, reason = "strategies for tests")]
+
+use crate::examples::{EVIDENCES, FAILURES, INTENTS, ORIGINS, REFUSALS, SIDE_STATES, STEPS};
+use journal::Event;
+use lifecycle::event::Update;
+use lifecycle::input::{SideReport, StartGrant, VmmReport};
+use lifecycle::instance::UnwindReason;
+use lifecycle::{
+    Address, AutoRestartPolicy, BootId, Command, DeadlineKind, Effect, EffectResult, Generation, Input,
+    InstanceEvent, InstanceId, InstanceSpec, LeaseEpoch, MigrationId, OpId, ProjectEvent, ProjectId, SagaId,
+    Shortage, Size, SledEvent, SledId, Span, SystemEvent, VmmId, VmmState,
+};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+use uuid::Uuid;
+
+fn id<T: std::fmt::Debug>(wrap: fn(Uuid) -> T) -> impl Strategy<Value = T> {
+    any::<u128>().prop_map(move |n| wrap(Uuid::from_u128(n)))
+}
+
+fn size() -> impl Strategy<Value = Size> {
+    (any::<u16>(), any::<u64>()).prop_map(|(ncpus, memory)| Size { ncpus, memory })
+}
+
+fn text() -> impl Strategy<Value = String> {
+    prop::collection::vec(any::<char>(), 0..40).prop_map(String::from_iter)
+}
+
+fn spec() -> impl Strategy<Value = Box<InstanceSpec>> {
+    let policy = option::of(select(&[AutoRestartPolicy::Never, AutoRestartPolicy::BestEffort][..]));
+    (id(ProjectId::new), text(), text(), text(), size(), policy).prop_map(
+        |(project, name, description, hostname, size, auto_restart)| {
+            Box::new(InstanceSpec { project, name, description, hostname, size, auto_restart })
+        },
+    )
+}
+
+fn address() -> impl Strategy<Value = Address> {
+    (any::<u32>(), any::<[u8; 6]>(), any::<u32>()).prop_map(|(ip, mac, vni)| Address {
+        virtual_ip: ip.into(),
+        mac,
+        vni,
+    })
+}
+
+fn shortage() -> impl Strategy<Value = Shortage> {
+    prop_oneof![
+        Just(Shortage::NoSled),
+        (size(), any::<u32>(), any::<u64>()).prop_map(|(wanted, threads_free_max, memory_free_max)| {
+            Shortage::Room { wanted, threads_free_max, memory_free_max }
+        }),
+        Just(Shortage::Addresses),
+    ]
+}
+
+fn side() -> impl Strategy<Value = SideReport> {
+    (id(MigrationId::new), select(&SIDE_STATES[..]), any::<u64>()).prop_map(
+        |(migration, state, generation)| SideReport {
+            migration,
+            state,
+            generation: Generation::new(generation),
+        },
+    )
+}
+
+fn report() -> impl Strategy<Value = VmmReport> {
+    (select(&VmmState::ALL[..]), any::<u64>(), option::of(side()), option::of(side())).prop_map(
+        |(state, generation, migration_in, migration_out)| VmmReport {
+            state,
+            generation: Generation::new(generation),
+            migration_in,
+            migration_out,
+        },
+    )
+}
+
+fn unwind_reason() -> impl Strategy<Value = UnwindReason> {
+    prop_oneof![
+        select(&REFUSALS[..]).prop_map(UnwindReason::Refused),
+        Just(UnwindReason::Deadline),
+        Just(UnwindReason::StopRequested),
+        Just(UnwindReason::VmmEnded),
+    ]
+}
+
+fn update() -> impl Strategy<Value = Update> {
+    (
+        option::of(id(VmmId::new)),
+        option::of(id(VmmId::new)),
+        option::of(id(MigrationId::new)),
+        select(&INTENTS[..]),
+        option::of(id(SledId::new)),
+        option::of((id(VmmId::new), select(&FAILURES[..]))),
+        option::of(id(MigrationId::new)),
+    )
+        .prop_map(|(active, target, migration, intent, network, failed, closed)| Update {
+            active,
+            target,
+            migration,
+            intent,
+            network,
+            failed,
+            closed,
+        })
+}
+
+fn start_began() -> impl Strategy<Value = InstanceEvent> {
+    (id(SagaId::new), select(&ORIGINS[..]), id(VmmId::new), id(SledId::new), size(), any::<u64>()).prop_map(
+        |(saga, origin, vmm, sled, size, deadline)| InstanceEvent::StartBegan {
+            saga,
+            origin,
+            vmm,
+            sled,
+            size,
+            deadline: Span::from_micros(deadline),
+        },
+    )
+}
+
+fn saga_event() -> impl Strategy<Value = InstanceEvent> {
+    use InstanceEvent as E;
+    let step = || select(&STEPS[..]);
+    prop_oneof![
+        (select(&ORIGINS[..]), shortage()).prop_map(|(origin, short)| E::StartNotPlaced { origin, short }),
+        start_began(),
+        (id(SagaId::new), step()).prop_map(|(saga, step)| E::SagaAdvanced { saga, step }),
+        (id(SagaId::new), step(), unwind_reason(), prop::collection::vec(step(), 0..12))
+            .prop_map(|(saga, step, reason, undone)| E::SagaUnwound { saga, step, reason, undone }),
+        (id(SagaId::new), any::<bool>()).prop_map(|(saga, done)| E::SagaEnded { saga, done }),
+    ]
+}
+
+fn vmm_event() -> impl Strategy<Value = InstanceEvent> {
+    use InstanceEvent as E;
+    let vmm = || id(VmmId::new);
+    prop_oneof![
+        (vmm(), report()).prop_map(|(vmm, report)| E::VmmReported { vmm, report }),
+        (vmm(), report()).prop_map(|(vmm, report)| E::ReportAnomalous { vmm, report }),
+        (vmm(), select(&FAILURES[..])).prop_map(|(vmm, reason)| E::VmmFailed { vmm, reason }),
+        (vmm(), select(&EVIDENCES[..])).prop_map(|(vmm, evidence)| E::VmmGone { vmm, evidence }),
+        vmm().prop_map(|vmm| E::VmmReaped { vmm }),
+    ]
+}
+
+fn instance_event() -> impl Strategy<Value = InstanceEvent> {
+    use InstanceEvent as E;
+    let op = || id(OpId::new);
+    prop_oneof![
+        (id(InstanceId::new), spec(), address(), select(&INTENTS[..]))
+            .prop_map(|(id, spec, address, intent)| E::Created { id, spec, address, intent }),
+        saga_event(),
+        vmm_event(),
+        op().prop_map(|op| E::StopRequested { op }),
+        op().prop_map(|op| E::StopWithdrawn { op }),
+        op().prop_map(|op| E::RebootRequested { op }),
+        (op(), any::<bool>()).prop_map(|(op, accepted)| E::RebootAnswered { op, accepted }),
+        update().prop_map(E::Updated),
+        Just(E::Deleted),
+    ]
+}
+
+fn project_event() -> impl Strategy<Value = ProjectEvent> {
+    use ProjectEvent as E;
+    prop_oneof![
+        (id(ProjectId::new), text(), text(), any::<u32>())
+            .prop_map(|(id, name, description, vni)| E::Created { id, name, description, vni }),
+        (text(), text()).prop_map(|(name, description)| E::Changed { name, description }),
+        Just(E::Deleted),
+    ]
+}
+
+fn sled_event() -> impl Strategy<Value = SledEvent> {
+    use SledEvent as E;
+    prop_oneof![
+        (id(SledId::new), text(), any::<u32>(), any::<u64>(), text(), text()).prop_map(
+            |(id, name, threads, memory, cpu_family, address)| E::Registered {
+                id,
+                name,
+                threads,
+                memory,
+                cpu_family,
+                address,
+            }
+        ),
+        (id(BootId::new), any::<u64>())
+            .prop_map(|(boot, epoch)| E::Booted { boot, epoch: LeaseEpoch::new(epoch) }),
+        (any::<bool>(), text())
+            .prop_map(|(provisionable, reason)| E::ProvisionableChanged { provisionable, reason }),
+        text().prop_map(|reason| E::Expunged { reason }),
+    ]
+}
+
+/// Any event of any stream.
+pub fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        10 => instance_event().prop_map(Event::from),
+        2 => project_event().prop_map(Event::from),
+        2 => sled_event().prop_map(Event::from),
+        1 => (text(), any::<bool>()).prop_map(|(build, after_clean_stop)| {
+            Event::from(SystemEvent::DaemonStarted { build, after_clean_stop })
+        }),
+        1 => Just(Event::from(SystemEvent::DaemonStopped)),
+    ]
+}
+
+fn grant() -> impl Strategy<Value = StartGrant> {
+    (id(SagaId::new), id(VmmId::new), id(SledId::new)).prop_map(|(saga, vmm, sled)| StartGrant {
+        saga,
+        vmm,
+        sled,
+    })
+}
+
+fn command() -> impl Strategy<Value = Command> {
+    let placement = prop_oneof![grant().prop_map(Ok), shortage().prop_map(Err)];
+    prop_oneof![
+        (id(InstanceId::new), spec(), address(), option::of(placement))
+            .prop_map(|(id, spec, address, start)| Command::Create { id, spec, address, start }),
+        option::of(grant()).prop_map(|grant| Command::Start { grant }),
+        id(OpId::new).prop_map(|op| Command::Stop { op }),
+        id(OpId::new).prop_map(|op| Command::Reboot { op }),
+        Just(Command::Delete),
+    ]
+}
+
+fn effect() -> impl Strategy<Value = Effect> {
+    (0..5usize, id(VmmId::new), id(SledId::new), id(OpId::new)).prop_map(|(n, vmm, sled, op)| match n {
+        0 => Effect::Register { vmm, sled },
+        1 => Effect::SetRunning { vmm, sled },
+        2 => Effect::Stop { vmm, sled, op },
+        3 => Effect::Reboot { vmm, sled, op },
+        _ => Effect::Unregister { vmm, sled },
+    })
+}
+
+/// Any input.
+pub fn input() -> impl Strategy<Value = Input> {
+    let result = prop_oneof![
+        option::of(report()).prop_map(EffectResult::Done),
+        select(&REFUSALS[..]).prop_map(EffectResult::Refused),
+    ];
+    prop_oneof![
+        command().prop_map(Input::Command),
+        (id(SledId::new), id(VmmId::new), report()).prop_map(|(sled, vmm, report)| Input::Report {
+            sled,
+            vmm,
+            report
+        }),
+        (effect(), result).prop_map(|(effect, result)| Input::Outcome { effect, result }),
+        (id(VmmId::new), select(&EVIDENCES[..])).prop_map(|(vmm, evidence)| Input::Gone { vmm, evidence }),
+        (id(VmmId::new), any::<u64>(), select(&EVIDENCES[..]))
+            .prop_map(|(vmm, asked_at, evidence)| Input::Absent { vmm, asked_at, evidence }),
+        id(SagaId::new).prop_map(|saga| Input::Deadline(DeadlineKind::Saga(saga))),
+        Just(Input::Reconsider),
+    ]
+}
