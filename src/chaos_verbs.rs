@@ -1,4 +1,6 @@
 //! `musher chaos …`.
 use crate::cli::ChaosVerb;
 use std::process::ExitCode;
-pub fn run(_verb: ChaosVerb) -> ExitCode { ExitCode::SUCCESS }
+pub fn run(_verb: ChaosVerb) -> ExitCode {
+    ExitCode::SUCCESS
+}

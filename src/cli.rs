@@ -368,7 +368,8 @@ pub enum ChaosVerb {
 
 fn parse_span(text: &str) -> Result<std::time::Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits.parse().map_err(|_| format!("\"{text}\" is not a duration such as 60s or 5m"))?;
+    let number: u64 =
+        digits.parse().map_err(|_| format!("\"{text}\" is not a duration such as 60s or 5m"))?;
     let factor = match &text[digits.len()..] {
         "" | "s" => 1,
         "m" => 60,
@@ -405,7 +406,11 @@ mod tests {
     fn sizes_and_spans_have_units() {
         assert_eq!(parse_memory("4GiB"), Ok(4 << 30));
         assert_eq!(parse_memory("4294967296"), Ok(4 << 30));
-        assert!(parse_memory("4GB").is_err() && parse_memory("x").is_err() && parse_memory("99999999TiB").is_err());
+        assert!(
+            parse_memory("4GB").is_err()
+                && parse_memory("x").is_err()
+                && parse_memory("99999999TiB").is_err()
+        );
         assert_eq!(parse_span("2m").unwrap().as_secs(), 120);
         assert!(parse_span("2d").is_err() && parse_span("").is_err());
     }

@@ -63,13 +63,16 @@ impl Client {
     pub fn new(args: &ServerArgs) -> Result<Self, Failure> {
         let from_env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let is_ours_set = from_env("MUSHER_SERVER").is_some() || args.server != "http://127.0.0.1:12220";
-        let server = if is_ours_set { args.server.clone() } else { from_env("OXIDE_HOST").unwrap_or_else(|| args.server.clone()) };
+        let server = if is_ours_set {
+            args.server.clone()
+        } else {
+            from_env("OXIDE_HOST").unwrap_or_else(|| args.server.clone())
+        };
         let server = if server.contains("://") { server } else { format!("http://{server}") };
         let token = args.token.clone().or_else(|| from_env("OXIDE_TOKEN"));
-        let http = reqwest::Client::builder()
-            .timeout(ANSWER_MAX)
-            .build()
-            .map_err(|error| Failure::new(Exit::Refused, format!("the HTTP client does not start: {error}")))?;
+        let http = reqwest::Client::builder().timeout(ANSWER_MAX).build().map_err(|error| {
+            Failure::new(Exit::Refused, format!("the HTTP client does not start: {error}"))
+        })?;
         Ok(Self { http, server: server.trim_end_matches('/').to_owned(), token })
     }
 
@@ -79,7 +82,12 @@ impl Client {
     }
 
     /// POST, with a body if there is one.
-    pub async fn post(&self, path: &str, query: &[(&str, &str)], body: Option<Value>) -> Result<Value, ClientError> {
+    pub async fn post(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Result<Value, ClientError> {
         self.send(Method::POST, path, query, body).await
     }
 
@@ -116,7 +124,10 @@ impl Client {
                 return Ok(Value::Null);
             }
             return serde_json::from_str(&text).map_err(|error| {
-                ClientError::Unreachable(format!("{} does not answer like a musher daemon: {error}", self.server))
+                ClientError::Unreachable(format!(
+                    "{} does not answer like a musher daemon: {error}",
+                    self.server
+                ))
             });
         }
         let body: Value = serde_json::from_str(&text).unwrap_or(Value::Null);

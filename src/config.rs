@@ -153,9 +153,8 @@ impl Config {
             figment = figment.merge(Toml::file_exact(found));
         }
         // MUSHER_SERVER and MUSHER_TOKEN are the client's: only names with a section are settings.
-        figment = figment.merge(
-            Env::prefixed("MUSHER_").filter(|key| key.as_str().contains("__")).split("__"),
-        );
+        figment =
+            figment.merge(Env::prefixed("MUSHER_").filter(|key| key.as_str().contains("__")).split("__"));
         if let Some(data) = &overrides.data {
             figment = figment.merge(Serialized::default("server.data", data));
         }
@@ -195,7 +194,9 @@ impl Config {
             [("boot_ms", self.embedded_sleds.boot_ms), ("halt_ms", self.embedded_sleds.halt_ms)]
         {
             if min > max {
-                bail!("the configuration is not valid: embedded_sleds.{key} has a shortest above its longest");
+                bail!(
+                    "the configuration is not valid: embedded_sleds.{key} has a shortest above its longest"
+                );
             }
         }
         Ok(())

@@ -2,8 +2,8 @@
 //! and a new one finishes it. Everything shown is asked of real daemons on a real disk.
 
 use crate::cli::DemoArgs;
-use crate::client::Client;
 use crate::cli::ServerArgs;
+use crate::client::Client;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::line;
 use serde_json::{Value, json};
@@ -85,7 +85,8 @@ fn failure(what: impl Into<String>) -> Failure {
 }
 
 fn own_binary() -> Result<Command, Failure> {
-    let path = std::env::current_exe().map_err(|error| failure(format!("this program has no path: {error}")))?;
+    let path =
+        std::env::current_exe().map_err(|error| failure(format!("this program has no path: {error}")))?;
     let mut command = Command::new(path);
     command.kill_on_drop(true).stdin(Stdio::null());
     Ok(command)
@@ -111,7 +112,8 @@ impl Daemon {
             .env("RUST_LOG", "error")
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| failure(format!("the daemon does not start: {error}")))?;
+        let mut child =
+            command.spawn().map_err(|error| failure(format!("the daemon does not start: {error}")))?;
         let stderr = child.stderr.take().ok_or_else(|| failure("the daemon has no stderr"))?;
         let mut lines = BufReader::new(stderr).lines();
         let mut said = Vec::new();

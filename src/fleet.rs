@@ -23,9 +23,12 @@ pub async fn project(verb: ProjectVerb) -> Outcome {
                 return Ok(());
             }
             let headers: &[&str] = if args.no_headers { &[] } else { &["name", "description", "id"] };
-            output::table(headers, projects.iter().map(|project| {
-                vec![text(project, "name"), text(project, "description"), text(project, "id")]
-            }));
+            output::table(
+                headers,
+                projects.iter().map(|project| {
+                    vec![text(project, "name"), text(project, "description"), text(project, "id")]
+                }),
+            );
         }
         ProjectVerb::Show { name, client: args } => {
             let client = Client::new(&args.server)?;
@@ -68,18 +71,27 @@ pub async fn sled(verb: SledVerb) -> Outcome {
     } else {
         &["name", "state", "threads", "memory", "epoch", "last contact", "id"]
     };
-    output::table(headers, sleds.iter().map(|sled| {
-        let memory = |key: &str| sled[key].as_u64().unwrap_or(0);
-        vec![
-            text(sled, "name"),
-            text(sled, "state"),
-            format!("{}/{}", sled["threads_held"], sled["threads"]),
-            format!("{}/{}", gib(memory("memory_held")), gib(memory("memory"))),
-            sled["lease_epoch"].to_string(),
-            text(sled, "last_contact"),
-            text(sled, "id"),
-        ]
-    }));
+    output::table(
+        headers,
+        sleds.iter().map(|sled| {
+            let (room, held) = (&sled["room"], &sled["held"]);
+            let memory = |room: &Value| gib(room["memory"].as_u64().unwrap_or(0));
+            let state = match (&sled["unreachable"], sled["provisionable"].as_bool()) {
+                (Value::Null, Some(true)) => "in service",
+                (Value::Null, _) => "cordoned",
+                _ => "unreachable",
+            };
+            vec![
+                text(sled, "name"),
+                state.to_owned(),
+                format!("{}/{}", held["threads"], room["threads"]),
+                format!("{}/{}", memory(held), memory(room)),
+                sled["epoch"].to_string(),
+                text(sled, "last_contact"),
+                text(sled, "id"),
+            ]
+        }),
+    );
     Ok(())
 }
 

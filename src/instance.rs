@@ -87,17 +87,21 @@ async fn list(args: &ClientArgs) -> Outcome {
         output::json(&instances);
         return Ok(());
     }
-    let headers: &[&str] = if args.no_headers { &[] } else { &["name", "state", "cpus", "memory", "since", "id"] };
-    output::table(headers, instances.iter().map(|instance| {
-        vec![
-            text(instance, "name"),
-            text(instance, "run_state"),
-            instance["ncpus"].to_string(),
-            gib(instance["memory"].as_u64().unwrap_or(0)),
-            text(instance, "time_run_state_updated"),
-            text(instance, "id"),
-        ]
-    }));
+    let headers: &[&str] =
+        if args.no_headers { &[] } else { &["name", "state", "cpus", "memory", "since", "id"] };
+    output::table(
+        headers,
+        instances.iter().map(|instance| {
+            vec![
+                text(instance, "name"),
+                text(instance, "run_state"),
+                instance["ncpus"].to_string(),
+                gib(instance["memory"].as_u64().unwrap_or(0)),
+                text(instance, "time_run_state_updated"),
+                text(instance, "id"),
+            ]
+        }),
+    );
     Ok(())
 }
 
@@ -128,8 +132,9 @@ async fn find(one: &One) -> Result<(Client, String), Failure> {
     if uuid::Uuid::try_parse(&one.instance).is_ok() {
         return Ok((client, one.instance.clone()));
     }
-    let named =
-        client.get(&format!("/v1/instances/{}", encode(&one.instance)), &[("project", &one.client.project)]).await;
+    let named = client
+        .get(&format!("/v1/instances/{}", encode(&one.instance)), &[("project", &one.client.project)])
+        .await;
     let refused = match named {
         Ok(instance) => return Ok((client, text(&instance, "id"))),
         Err(ClientError::Refused(refused)) => refused,
@@ -155,10 +160,13 @@ async fn find(one: &One) -> Result<(Client, String), Failure> {
 
 /// Percent-encodes what is not plain in a path segment, so that a bad name reaches the daemon's check.
 pub fn encode(segment: &str) -> String {
-    segment.bytes().map(|byte| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
-        other => format!("%{other:02X}"),
-    }).collect()
+    segment
+        .bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => char::from(byte).to_string(),
+            other => format!("%{other:02X}"),
+        })
+        .collect()
 }
 
 /// Waits, if asked, until the instance is where it should be; answers it as it is then.
@@ -184,7 +192,8 @@ async fn settle(client: &Client, instance: Value, wait: &WaitArgs, goal: &str) -
         }
         if Instant::now() >= until {
             let what = format!("{name} is still {state} after {} s, not {wanted}", wait.timeout.as_secs());
-            return Err(Failure::new(Exit::TimedOut, what).hint("the work goes on; wait again or look at its history"));
+            return Err(Failure::new(Exit::TimedOut, what)
+                .hint("the work goes on; wait again or look at its history"));
         }
         tokio::time::sleep(LOOK_EVERY).await;
         last = client.get(&format!("/v1/instances/{id}"), &[]).await?;
@@ -232,15 +241,18 @@ fn show_history(history: &Value, args: &ClientArgs) {
     }
     let entries = history["items"].as_array().cloned().unwrap_or_default();
     let headers: &[&str] = if args.no_headers { &[] } else { &["#", "time", "event", "by", "what"] };
-    output::table(headers, entries.iter().map(|entry| {
-        vec![
-            entry["version"].to_string(),
-            text(entry, "time"),
-            text(entry, "name"),
-            text(entry, "actor"),
-            text(entry, "summary"),
-        ]
-    }));
+    output::table(
+        headers,
+        entries.iter().map(|entry| {
+            vec![
+                entry["version"].to_string(),
+                text(entry, "time"),
+                text(entry, "event"),
+                text(entry, "actor"),
+                text(entry, "summary"),
+            ]
+        }),
+    );
 }
 
 /// Asks on a terminal; elsewhere only `--yes` counts.
@@ -249,7 +261,9 @@ pub fn confirm(question: &str, yes: bool) -> Outcome {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::new(Exit::Usage, "this is for good, and nobody is there to ask").hint("say --yes"));
+        return Err(
+            Failure::new(Exit::Usage, "this is for good, and nobody is there to ask").hint("say --yes")
+        );
     }
     eprint!("{question} [y/N] ");
     let mut answer = String::new();

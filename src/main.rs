@@ -1,6 +1,9 @@
 //! The one binary: daemon, command line, replay and chaos. It puts parts together and holds no rules.
 
-#![allow(missing_docs, reason = "items of a binary are documented where they say something the name does not")]
+#![allow(
+    missing_docs,
+    reason = "items of a binary are documented where they say something the name does not"
+)]
 
 mod chaos_verbs;
 mod cli;

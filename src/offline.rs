@@ -34,11 +34,15 @@ struct Stopped {
 impl Stopped {
     fn open(data: &Path) -> Result<Self, Failure> {
         if !data.join("journal").is_dir() {
-            return Err(Failure::new(Exit::Refused, format!("{} is not a data directory of musher", data.display()))
-                .hint("name it with --data"));
+            return Err(Failure::new(
+                Exit::Refused,
+                format!("{} is not a data directory of musher", data.display()),
+            )
+            .hint("name it with --data"));
         }
         let lock = StoreLock::acquire(data).map_err(|error| {
-            open_failure(error).hint("a running daemon answers `musher instance history` and `musher log stats`")
+            open_failure(error)
+                .hint("a running daemon answers `musher instance history` and `musher log stats`")
         })?;
         let reader = JournalReader::open(&data.join("journal")).map_err(open_failure)?;
         Ok(Self { _lock: lock, reader })
@@ -55,7 +59,10 @@ pub async fn log(verb: LogVerb) -> Outcome {
                 output::json(&answer);
             } else if let Some(numbers) = answer.as_object() {
                 for (key, value) in numbers {
-                    output::line(format!("{key:<12} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned)));
+                    output::line(format!(
+                        "{key:<12} {}",
+                        value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+                    ));
                 }
             }
             Ok(())
@@ -84,16 +91,23 @@ fn stats(data: &Path, client: &ClientArgs) -> Outcome {
     ] {
         output::line(format!("{key:<12} {value}"));
     }
-    output::table(&["event", "count", "bytes"], stats.kinds.iter().map(|kind| {
-        vec![kind.event.clone(), kind.count.to_string(), kind.bytes.to_string()]
-    }));
+    output::table(
+        &["event", "count", "bytes"],
+        stats
+            .kinds
+            .iter()
+            .map(|kind| vec![kind.event.clone(), kind.count.to_string(), kind.bytes.to_string()]),
+    );
     Ok(())
 }
 
 fn verify_log(data: &Path, format: Format) -> Outcome {
     // Locks, and refuses what is not a data directory; damage is for the verifier to describe.
     if !data.join("journal").is_dir() {
-        return Err(Failure::new(Exit::Refused, format!("{} is not a data directory of musher", data.display())));
+        return Err(Failure::new(
+            Exit::Refused,
+            format!("{} is not a data directory of musher", data.display()),
+        ));
     }
     let _lock = StoreLock::acquire(data).map_err(open_failure)?;
     let report = JournalReader::verify_dir(&data.join("journal")).map_err(open_failure)?;
@@ -188,7 +202,9 @@ fn verify(reader: &JournalReader, data: &Path, scope: Scope, format: Format) -> 
     show_report(&report, format);
     match report.first() {
         None => Ok(()),
-        Some(first) => Err(Failure::new(Exit::Refused, format!("the history does not hold together: {first}"))),
+        Some(first) => {
+            Err(Failure::new(Exit::Refused, format!("the history does not hold together: {first}")))
+        }
     }
 }
 
@@ -199,7 +215,12 @@ fn show_report(report: &VerifyReport, format: Format) {
     }
     output::line(format!(
         "{} events in {} appends on {} streams; {} instances folded twice; {} decisions repeated; {} snapshots compared",
-        report.events, report.appends, report.streams, report.instances, report.inputs_decided, report.snapshots
+        report.events,
+        report.appends,
+        report.streams,
+        report.instances,
+        report.inputs_decided,
+        report.snapshots
     ));
     if report.is_clean() {
         output::line("log = state, and every invariant holds");
@@ -233,7 +254,10 @@ fn find(reader: &JournalReader, project: &str, named: &str) -> Result<InstanceId
             let recorded =
                 journal::read(record).map_err(|error| Failure::new(Exit::Damaged, error.to_string()))?;
             match (recorded.stream, recorded.event) {
-                (StreamName::Project(id), Event::Project(ProjectEvent::Created { name, .. } | ProjectEvent::Changed { name, .. })) => {
+                (
+                    StreamName::Project(id),
+                    Event::Project(ProjectEvent::Created { name, .. } | ProjectEvent::Changed { name, .. }),
+                ) => {
                     projects.insert(id, name);
                 }
                 (StreamName::Instance(id), Event::Instance(InstanceEvent::Created { spec, .. })) => {
@@ -253,8 +277,11 @@ fn find(reader: &JournalReader, project: &str, named: &str) -> Result<InstanceId
     match (by_name, by_prefix.as_slice()) {
         (Some(id), _) => Ok(id),
         (None, [id]) => Ok(*id),
-        (None, []) => Err(Failure::new(Exit::Refused, format!("the log holds no instance \"{named}\" in project \"{project}\""))
-            .hint("name the project with --project, or give the instance's id")),
+        (None, []) => Err(Failure::new(
+            Exit::Refused,
+            format!("the log holds no instance \"{named}\" in project \"{project}\""),
+        )
+        .hint("name the project with --project, or give the instance's id")),
         (None, _) => Err(Failure::new(Exit::Refused, format!("\"{named}\" is the beginning of several ids"))
             .hint("give more characters")),
     }

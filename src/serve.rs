@@ -21,6 +21,7 @@ use sim_sled::embedded::{EmbeddedSled, Fabric, Options};
 use sim_sled::machine::{Config as SledConfig, Timing};
 use sled_protocol::{BootId, SledClient, SledResources};
 use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -46,10 +47,8 @@ pub async fn run(args: &ServeArgs) -> Outcome {
         sled_listen: args.sled_listen,
         no_embedded_sleds: args.no_embedded_sleds,
     };
-    let config = Config::load(args.config.as_deref(), &overrides).map_err(|error| Failure {
-        exit: Exit::Usage,
-        ..Failure::from(error)
-    })?;
+    let config = Config::load(args.config.as_deref(), &overrides)
+        .map_err(|error| Failure { exit: Exit::Usage, ..Failure::from(error) })?;
     start_logging(&config)?;
     let (daemon, reasons) = Daemon::start(&config, args.accept_loss).await?;
     let ended = daemon.serve(&config, reasons).await;
@@ -62,8 +61,9 @@ fn start_logging(config: &Config) -> Outcome {
         .or_else(|_| tracing_subscriber::EnvFilter::try_new(&config.logging.filter))
         .map_err(|error| Failure::new(Exit::Usage, format!("logging.filter: {error}")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let is_for_eyes = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     match config.logging.format {
-        LogFormat::Text => builder.with_target(false).init(),
+        LogFormat::Text => builder.with_target(false).with_ansi(is_for_eyes).init(),
         LogFormat::Json => builder.json().init(),
     }
     Ok(())
@@ -92,11 +92,14 @@ impl Daemon {
     async fn start(config: &Config, accept_loss: bool) -> Result<(Self, Report), Failure> {
         let data = &config.server.data;
         std::fs::create_dir_all(data).map_err(|error| {
-            Failure::new(Exit::Refused, format!("the data directory {} cannot be made: {error}", data.display()))
+            Failure::new(
+                Exit::Refused,
+                format!("the data directory {} cannot be made: {error}", data.display()),
+            )
         })?;
         let lock = StoreLock::acquire(data).map_err(open_failure)?;
-        let (journal, recovery) =
-            Journal::open(&data.join("journal"), journal_config(config, accept_loss)).map_err(open_failure)?;
+        let (journal, recovery) = Journal::open(&data.join("journal"), journal_config(config, accept_loss))
+            .map_err(open_failure)?;
         tell(&recovery);
         let store = journal.store_id();
         let journal = Arc::new(journal);
@@ -125,8 +128,7 @@ impl Daemon {
         control.resume(unfinished.iter().copied()).await;
         let report = Report { recovery, predecessor, unfinished: unfinished.len() };
         let ready = Arc::new(Readiness::default());
-        let daemon =
-            Self { _lock: lock, control, projections, projector, indexer, sleds, ready, fatal };
+        let daemon = Self { _lock: lock, control, projections, projector, indexer, sleds, ready, fatal };
         Ok((daemon, report))
     }
 
@@ -212,9 +214,10 @@ fn journal_config(config: &Config, accept_loss: bool) -> JournalConfig {
 /// Damage is one exit code, everything else another.
 pub fn open_failure(error: OpenError) -> Failure {
     let exit = match &error {
-        OpenError::InUse { .. } | OpenError::Io { .. } | OpenError::NoJournal { .. } | OpenError::Config(_) => {
-            Exit::Refused
-        }
+        OpenError::InUse { .. }
+        | OpenError::Io { .. }
+        | OpenError::NoJournal { .. }
+        | OpenError::Config(_) => Exit::Refused,
         OpenError::Foreign { .. }
         | OpenError::NewerFormat { .. }
         | OpenError::WrongStore { .. }
@@ -335,7 +338,8 @@ fn embedded_sleds(
     for n in 0..settings.count {
         let name = format!("sim-{n}");
         let id = embedded_id(store, n);
-        let mut sled = SledConfig::new(sled_protocol::SledId::from_uuid(id), &name, &name, settings.seed + u64::from(n));
+        let mut sled =
+            SledConfig::new(sled_protocol::SledId::from_uuid(id), &name, &name, settings.seed + u64::from(n));
         sled.cpu_family.clone_from(&settings.cpu_family);
         sled.resources = SledResources { threads: settings.threads, memory: settings.memory_gib << 30 };
         let span = |[min, max]: [u64; 2]| sim_sled::machine::Span::millis(min, max);
@@ -366,7 +370,8 @@ fn embedded_id(store: StoreId, n: u16) -> Uuid {
 }
 
 async fn first_project(control: &ControlPlane) -> Outcome {
-    let ask = ProjectAsk::Create { name: FIRST_PROJECT.to_owned(), description: "made with the store".to_owned() };
+    let ask =
+        ProjectAsk::Create { name: FIRST_PROJECT.to_owned(), description: "made with the store".to_owned() };
     let context =
         RequestContext { actor: journal::Actor::Daemon, request: control.mint_request(), trace: None };
     let made = control.ask_project(None, ask, context).await;

@@ -24,9 +24,9 @@ pub(crate) struct RestartPolicy {
 }
 
 /// Panics that lie further apart than this are not in a row.
-const IN_A_ROW: Duration = Duration::from_secs(600);
+const IN_A_ROW: Duration = Duration::from_mins(10);
 /// Longest pause before a restart.
-const PAUSE_MAX: Duration = Duration::from_secs(60);
+const PAUSE_MAX: Duration = Duration::from_mins(1);
 
 /// Why a message could not be handed over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

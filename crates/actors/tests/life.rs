@@ -170,3 +170,13 @@ async fn a_successor_that_loads_a_snapshot_is_where_one_that_folds_everything_is
     let misled = start_control(Arc::clone(&fleet.log), Arc::clone(&fleet.cache), 4).await.0;
     assert_eq!(loaded, misled.instance(id).await.unwrap());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_sled_that_registers_before_it_can_be_found_is_found_later() {
+    let mut fleet = Fleet::with_sleds(0).await;
+    let late = fleet.add_sled_hidden(0);
+    fleet.until_sleds_are_up(1).await;
+    let id = fleet.create("web-1", true).await;
+    fleet.reveal(late);
+    fleet.until_state(id, RunState::Running).await;
+}

@@ -72,7 +72,9 @@ impl Shell {
         let command = Command::Create { id: self.id, spec: Box::new(spec), address, start };
         let given = self.give(Input::Command(command), context).await;
         if nothing_was_written(&given) {
-            room.into_iter().for_each(|vmm| self.ledger.drop_room(vmm));
+            if let Some(vmm) = room {
+                self.ledger.drop_room(vmm);
+            }
             self.ledger.drop_instance(self.id);
         }
         given

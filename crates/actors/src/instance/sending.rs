@@ -9,6 +9,7 @@ use lifecycle::saga::RETRY;
 use lifecycle::{DeadlineKind, Effect, deadlines, effects};
 use ractor::ActorProcessingErr;
 use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
 use std::time::Duration;
 use tokio::task::AbortHandle;
 
@@ -52,8 +53,8 @@ impl Shell {
         let (cause, now) = (state.head.position, self.env.clock.now());
         self.sending.retain(|effect, _| wished.contains(effect));
         for effect in wished {
-            if !self.sending.contains_key(&effect) {
-                self.sending.insert(effect, Sending { attempts: 0, cause, due: None });
+            if let Entry::Vacant(entry) = self.sending.entry(effect) {
+                entry.insert(Sending { attempts: 0, cause, due: None });
                 self.send(effect);
             }
         }

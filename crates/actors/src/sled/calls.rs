@@ -14,9 +14,9 @@ use uuid::Uuid;
 
 impl Shell {
     /// Starts the call in a task of its own; it waits for one of the sled's permits there.
-    pub(super) fn call(&self, request: VmmRequest, asker: ActorRef<InstanceMsg>) {
+    pub(super) fn call(&mut self, request: VmmRequest, asker: ActorRef<InstanceMsg>) {
         let effect = request.effect;
-        let (Some(client), Some(epoch)) = (self.client.clone(), self.epoch()) else {
+        let (Some(client), Some(epoch)) = (self.client(), self.epoch()) else {
             let answer = Answer::Unknown(SledFailure::Transport);
             // The instance's actor may have ended.
             let _ = asker.cast(InstanceMsg::Answered { effect, answer });
@@ -55,8 +55,8 @@ impl Shell {
     }
 
     /// Ends a VMM that no instance wants, in a task of its own; the next inventory shows whether it worked.
-    pub(super) fn unregister(&self, vmm: wire::PropolisId) {
-        let (Some(client), Some(epoch)) = (self.client.clone(), self.epoch()) else {
+    pub(super) fn unregister(&mut self, vmm: wire::PropolisId) {
+        let (Some(client), Some(epoch)) = (self.client(), self.epoch()) else {
             return;
         };
         let (permits, sled) = (Arc::clone(&self.permits), self.id);

@@ -29,7 +29,7 @@ impl Shell {
         };
         let pause = self.env.jittered(period);
         self.watch = Some(Timer::new(self.me.send_after(pause, || SledMsg::Watch).abort_handle()));
-        let Some(client) = self.client.clone().filter(|_| !self.is_asking) else {
+        let Some(client) = self.client().filter(|_| !self.is_asking) else {
             return;
         };
         self.is_asking = true;
@@ -68,7 +68,7 @@ impl Shell {
         self.reconcile(asked_at, inventory).await;
     }
 
-    async fn reconcile(&self, asked_at: u64, inventory: Inventory) {
+    async fn reconcile(&mut self, asked_at: u64, inventory: Inventory) {
         let id = self.id;
         let listed: BTreeSet<VmmId> =
             inventory.vmms.iter().map(|vmm| VmmId::new(vmm.propolis_id.as_uuid())).collect();

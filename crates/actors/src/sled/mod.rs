@@ -171,6 +171,15 @@ impl Shell {
         Ok(shell)
     }
 
+    /// The client, looked for again if there was none: a sled in this process registers before it can be
+    /// found.
+    fn client(&mut self) -> Option<Arc<dyn SledClient>> {
+        if self.client.is_none() {
+            self.connect();
+        }
+        self.client.clone()
+    }
+
     fn connect(&mut self) {
         self.client = self
             .state

@@ -85,6 +85,17 @@ impl Fleet {
     }
 
     pub fn add_sled(&mut self, n: u128) {
+        let hidden = self.add_sled_hidden(n);
+        self.reveal(hidden);
+    }
+
+    /// Lets the control plane find a sled.
+    pub fn reveal(&self, (id, client): (SledId, Arc<dyn SledClient>)) {
+        self.switchboard.clients.lock().unwrap().insert(id, client);
+    }
+
+    /// Adds a sled that registers, and that the control plane cannot find.
+    pub fn add_sled_hidden(&mut self, n: u128) -> (SledId, Arc<dyn SledClient>) {
         let sled_id = sled_protocol::SledId::from_uuid(Uuid::from_u128(0x51_0000 + n));
         let name = format!("sim-{n}");
         let mut config = Config::new(sled_id, &name, &name, 7 + u64::try_from(n).unwrap());
@@ -99,8 +110,8 @@ impl Fleet {
         })
         .unwrap();
         let id = SledId::new(sled_id.as_uuid());
-        self.switchboard.clients.lock().unwrap().insert(id, Arc::new(sled.clone()));
-        self.sleds.push(sled);
+        self.sleds.push(sled.clone());
+        (id, Arc::new(sled))
     }
 
     pub async fn until_sleds_are_up(&self, count: usize) {
