@@ -1,1 +1,38 @@
-//! Time travel over the log: fold, diff, verify.
+//! Time travel over the log: what happened, what was true at any moment, and whether it holds together.
+//!
+//! The one idea: **the past is a fold, so it can be looked at without being disturbed.** Everything here
+//! only reads, from a journal that nobody writes or from the log of a running daemon alike
+//! ([`source::Source`]).
+//!
+//! Invariants:
+//! * nothing is written, claimed or sent;
+//! * a state of the past is reached by the same `evolve` that reached it then, and by nothing else;
+//! * whatever the log holds is answered or named by place; nothing in it makes this code panic;
+//! * memory follows the number of instances, never the length of the log.
+//!
+//! Reading order: [`source`] and [`at`] (where and when), [`history`] and [`state`] (what was),
+//! [`mod@verify`] (whether it may have been), [`mod@stats`] and [`costs`] (how much of it there is).
+
+pub mod at;
+pub mod costs;
+pub mod error;
+mod guard;
+pub mod history;
+mod names;
+pub mod source;
+pub mod state;
+pub mod stats;
+mod summary;
+pub mod table;
+pub mod time;
+pub mod verify;
+
+pub use at::{At, AtError};
+pub use costs::{AppendCosts, Cost, append_costs};
+pub use error::Error;
+pub use history::{Entry, history};
+pub use source::Source;
+pub use state::{InstanceState, state_at};
+pub use stats::{Stats, stats};
+pub use table::history_table;
+pub use verify::{Finding, FindingKind, Options, Progress, Scope, VerifyReport, verify};

@@ -1,0 +1,80 @@
+//! Instances with everything the log knows of them, deleted ones included.
+
+use crate::error::ApiError;
+use crate::fresh::Arrived;
+use crate::query::Params;
+use crate::selector::{FoundInstance, RawPath, instance};
+use crate::state::App;
+use axum::Json;
+use axum::extract::State;
+use replay::{At, Entry, InstanceState};
+use serde::Serialize;
+use std::sync::Arc;
+
+/// Entries of a history page if the client does not say.
+const ENTRIES_DEFAULT: usize = 100;
+
+/// Most entries of one answer: it is read in one go, on a thread that others wait for.
+const ENTRIES_MAX: usize = 1_000;
+
+/// A piece of an instance's history.
+#[derive(Serialize)]
+pub(super) struct HistoryView {
+    items: Vec<Entry>,
+    /// What to give as `after` to go on; none at the end.
+    next_after: Option<u64>,
+    /// From where on the history is kept.
+    complete_since: &'static str,
+}
+
+/// The fold as it was at `at` (default: as it is).
+pub(super) async fn view(
+    State(app): State<Arc<App>>,
+    arrived: Arrived,
+    params: Params,
+    path: RawPath,
+) -> Result<Json<InstanceState>, ApiError> {
+    let at = match params.get("at")? {
+        None => At::Now,
+        Some(text) => At::parse(text, app.control.now())
+            .map_err(|error| ApiError::invalid_request(format!("query parameter \"at\": {error}")))?,
+    };
+    let found = instance(path, &params, &arrived).await?;
+    let state = replay::state_at(app.control.log(), found.id, at);
+    state.map(Json).map_err(|error| past_error(error, &found))
+}
+
+/// What happened, event by event.
+pub(super) async fn history(
+    State(app): State<Arc<App>>,
+    arrived: Arrived,
+    params: Params,
+    path: RawPath,
+) -> Result<Json<HistoryView>, ApiError> {
+    let after = params.number("after")?.unwrap_or(0);
+    let limit = match params.number("limit")? {
+        None => ENTRIES_DEFAULT,
+        Some(0) => return Err(ApiError::invalid_request("query parameter \"limit\" must be at least 1")),
+        Some(wanted) => usize::try_from(wanted).unwrap_or(usize::MAX).min(ENTRIES_MAX),
+    };
+    let found = instance(path, &params, &arrived).await?;
+    let items = replay::history(app.control.log(), found.id, after, limit + 1);
+    let mut items = items.map_err(|error| past_error(error, &found))?;
+    let is_last = items.len() <= limit;
+    items.truncate(limit);
+    let next_after = items.last().filter(|_| !is_last).map(|entry| entry.version);
+    Ok(Json(HistoryView { items, next_after, complete_since: "creation" }))
+}
+
+fn past_error(error: replay::Error, found: &FoundInstance) -> ApiError {
+    match error {
+        replay::Error::NoSuchInstance(_) => found.not_found(),
+        error @ (replay::Error::NotYetCreated { .. }
+        | replay::Error::NoSuchVersion { .. }
+        | replay::Error::NoSuchPosition { .. }) => ApiError::invalid_request(error.to_string()),
+        // Operators ask here, and what is wrong with the log is theirs to repair.
+        error @ (replay::Error::Read { .. } | replay::Error::Decode(_) | replay::Error::Fold(_)) => {
+            ApiError::internal(error.to_string())
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! What sleds call (`docs/sled-protocol.md`, the control plane serves): reports, registrations, renewals.
+//!
+//! A sled is not trusted: it names itself, speaks only for its own VMMs, and whatever it sends is validated
+//! where it is taken in.
+
+use crate::error::{ApiError, echo};
+use crate::selector::RawPath;
+use crate::state::App;
+use axum::Json;
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::Path;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::{post, put};
+use serde::de::DeserializeOwned;
+use sled_protocol::{
+    ControlPlaneError, PropolisId, RegisterSled, RenewLease, SLED_ID_HEADER, SledId, SledLease, SledVmmState,
+};
+use std::str::FromStr;
+use std::sync::Arc;
+
+/// Every route that sleds call.
+pub(crate) fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/vmms/{vmm}", put(report))
+        .route("/sleds/register", post(register))
+        .route("/sleds/{sled}/renew", post(renew))
+}
+
+async fn report(
+    State(app): State<Arc<App>>,
+    path: RawPath,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<StatusCode, ApiError> {
+    let vmm: PropolisId = id("VMM", path)?;
+    let named = headers.get(SLED_ID_HEADER).and_then(|value| value.to_str().ok());
+    let sled: Option<SledId> = named.and_then(|text| text.parse().ok());
+    let sled = sled.ok_or_else(|| malformed(format!("header {SLED_ID_HEADER} must hold the sled's id")))?;
+    let state: SledVmmState = json(&body)?;
+    app.control.intake().report(sled, vmm, state).await.map_err(intake_error)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+async fn register(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<SledLease>, ApiError> {
+    let request: RegisterSled = json(&body)?;
+    Ok(Json(app.control.intake().register(request).await.map_err(intake_error)?))
+}
+
+async fn renew(State(app): State<Arc<App>>, path: RawPath, body: Bytes) -> Result<StatusCode, ApiError> {
+    let sled: SledId = id("sled", path)?;
+    let request: RenewLease = json(&body)?;
+    request.validate().map_err(|invalid| malformed(invalid.to_string()))?;
+    app.control.intake().renew(sled, request).await.map_err(intake_error)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn id<Id: FromStr>(what: &str, path: RawPath) -> Result<Id, ApiError> {
+    let text = path.map(|Path(text)| text).unwrap_or_default();
+    text.parse().map_err(|_| malformed(format!("{what}: \"{}\" is not a UUID", echo(&text))))
+}
+
+fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body)
+        .map_err(|error| malformed(format!("unable to parse the request body: {error}")))
+}
+
+fn malformed(message: String) -> ApiError {
+    ApiError::new(StatusCode::BAD_REQUEST, "MALFORMED", message)
+}
+
+fn intake_error(error: ControlPlaneError) -> ApiError {
+    let code = match &error {
+        ControlPlaneError::Malformed(message) => return malformed(message.clone()),
+        ControlPlaneError::Unknown => "UNKNOWN",
+        ControlPlaneError::Conflict => "CONFLICT",
+        ControlPlaneError::Expunged => "EXPUNGED",
+        ControlPlaneError::StaleEpoch => "STALE_EPOCH",
+        ControlPlaneError::Refused { .. } => "REFUSED",
+        ControlPlaneError::Unavailable(_) => "UNAVAILABLE",
+    };
+    let status = StatusCode::from_u16(error.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    ApiError::new(status, code, error.to_string())
+}

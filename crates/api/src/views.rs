@@ -1,0 +1,202 @@
+//! Bodies of `/v1` answers: the field names, units and forms that clients of the field know.
+//!
+//! Invariant: times are RFC 3339 in UTC ending in `Z`; memory is in bytes; a state is one of the visible
+//! states and never a VMM's.
+
+use crate::frame::USER_NAME;
+use lifecycle::project::Project;
+use lifecycle::{
+    AutoRestartPolicy, Instance, InstanceId, InstanceSpec, ProjectId, RunState, SledId, Timestamp,
+};
+use projections::{InstanceRow, SledRow};
+use replay::time::rfc3339;
+use serde::Serialize;
+use uuid::Uuid;
+
+/// The one user, silo and rack there are: fixed, so that clients may keep them.
+const USER_ID: Uuid = Uuid::from_u128(0x6d75_7368_6572_4000_8000_0000_0000_0001);
+const SILO_ID: Uuid = Uuid::from_u128(0x6d75_7368_6572_4000_8000_0000_0000_0002);
+const RACK_ID: Uuid = Uuid::from_u128(0x6d75_7368_6572_4000_8000_0000_0000_0003);
+const SILO_NAME: &str = "default";
+
+/// An instance.
+#[derive(Serialize)]
+pub(crate) struct InstanceView {
+    id: InstanceId,
+    name: String,
+    description: String,
+    hostname: String,
+    ncpus: u16,
+    memory: u64,
+    project_id: ProjectId,
+    run_state: RunState,
+    time_created: String,
+    time_modified: String,
+    time_run_state_updated: String,
+    auto_restart_enabled: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auto_restart_policy: Option<AutoRestartPolicy>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time_last_auto_restarted: Option<String>,
+    enable_jumbo_frames: bool,
+}
+
+struct Times {
+    created: Timestamp,
+    modified: Timestamp,
+    run_state_updated: Timestamp,
+    last_auto_restarted: Option<Timestamp>,
+}
+
+impl InstanceView {
+    fn new(id: InstanceId, spec: InstanceSpec, run_state: RunState, times: &Times) -> Self {
+        let auto_restart_enabled = spec.restarts();
+        Self {
+            id,
+            name: spec.name,
+            description: spec.description,
+            hostname: spec.hostname,
+            ncpus: spec.size.ncpus,
+            memory: spec.size.memory,
+            project_id: spec.project,
+            run_state,
+            time_created: rfc3339(times.created),
+            time_modified: rfc3339(times.modified),
+            time_run_state_updated: rfc3339(times.run_state_updated),
+            auto_restart_enabled,
+            auto_restart_policy: spec.auto_restart,
+            time_last_auto_restarted: times.last_auto_restarted.map(rfc3339),
+            enable_jumbo_frames: false,
+        }
+    }
+}
+
+impl From<InstanceRow> for InstanceView {
+    fn from(row: InstanceRow) -> Self {
+        let times = Times {
+            created: row.time_created,
+            modified: row.time_modified,
+            run_state_updated: row.time_run_state_updated,
+            last_auto_restarted: row.time_last_auto_restarted,
+        };
+        Self::new(row.id, row.spec, row.run_state, &times)
+    }
+}
+
+impl From<Instance> for InstanceView {
+    /// From the fold of a command's answer, which does not know when it was last restarted by itself.
+    fn from(instance: Instance) -> Self {
+        let times = Times {
+            created: instance.time_created,
+            modified: instance.time_modified,
+            run_state_updated: instance.time_run_state_updated,
+            last_auto_restarted: None,
+        };
+        let run_state = instance.run_state();
+        Self::new(instance.id, instance.spec, run_state, &times)
+    }
+}
+
+/// A project.
+#[derive(Serialize)]
+pub(crate) struct ProjectView {
+    id: ProjectId,
+    name: String,
+    description: String,
+    time_created: String,
+    time_modified: String,
+}
+
+impl From<Project> for ProjectView {
+    fn from(project: Project) -> Self {
+        Self {
+            id: project.id,
+            name: project.name,
+            description: project.description,
+            time_created: rfc3339(project.time_created),
+            time_modified: rfc3339(project.time_modified),
+        }
+    }
+}
+
+/// The user who asks.
+#[derive(Serialize)]
+pub(crate) struct CurrentUserView {
+    id: Uuid,
+    display_name: &'static str,
+    silo_id: Uuid,
+    silo_name: &'static str,
+    fleet_viewer: bool,
+    silo_admin: bool,
+    time_created: String,
+    time_modified: String,
+}
+
+impl CurrentUserView {
+    /// The one user, who is as old as the log.
+    pub(crate) fn new(since: Timestamp) -> Self {
+        Self {
+            id: USER_ID,
+            display_name: USER_NAME,
+            silo_id: SILO_ID,
+            silo_name: SILO_NAME,
+            fleet_viewer: true,
+            silo_admin: true,
+            time_created: rfc3339(since),
+            time_modified: rfc3339(since),
+        }
+    }
+}
+
+/// A sled.
+#[derive(Serialize)]
+pub(crate) struct SledView {
+    id: SledId,
+    rack_id: Uuid,
+    state: &'static str,
+    baseboard: BaseboardView,
+    policy: PolicyView,
+    usable_hardware_threads: u32,
+    usable_physical_ram: u64,
+    time_created: String,
+    time_modified: String,
+}
+
+#[derive(Serialize)]
+struct BaseboardView {
+    part: String,
+    serial: String,
+    revision: u32,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum PolicyView {
+    InService { provision_policy: &'static str },
+    Expunged,
+}
+
+impl From<SledRow> for SledView {
+    fn from(sled: SledRow) -> Self {
+        let provision_policy = if sled.provisionable { "provisionable" } else { "non_provisionable" };
+        let (state, policy) = match sled.expunged {
+            None => ("active", PolicyView::InService { provision_policy }),
+            Some(_) => ("decommissioned", PolicyView::Expunged),
+        };
+        Self {
+            id: sled.id,
+            rack_id: RACK_ID,
+            state,
+            baseboard: BaseboardView {
+                part: sled.properties.cpu_family,
+                serial: sled.properties.name,
+                revision: 0,
+            },
+            policy,
+            usable_hardware_threads: sled.properties.threads,
+            usable_physical_ram: sled.properties.memory,
+            time_created: rfc3339(sled.time_created),
+            time_modified: rfc3339(sled.time_modified),
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The HTTP interfaces over the real thing: log, control plane, simulated sleds and read model in one
+//! process, on a clock that only passes when everybody waits.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
+
+mod bodies;
+mod framing;
+mod life;
+mod operators;
+mod paging;
+mod refusals;
+mod server;
+mod sleds;
+mod stack;

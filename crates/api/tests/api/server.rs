@@ -1,0 +1,136 @@
+//! Real sockets: sizes, slow clients, shutdown. On the real clock, waiting for what the server does.
+
+use crate::stack::Stack;
+use api::{ApiConfig, serve};
+use serde_json::Value;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+struct Served {
+    stack: Stack,
+    address: SocketAddr,
+    stop: oneshot::Sender<()>,
+    done: JoinHandle<std::io::Result<()>>,
+}
+
+async fn served(config: ApiConfig) -> Served {
+    let stack = Stack::start(0).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let shutdown = async {
+        let _ = stopped.await;
+    };
+    let done = tokio::spawn(serve(listener, stack.state.clone(), config, shutdown));
+    Served { stack, address, stop, done }
+}
+
+/// Sends all of a request, then reads until the server closes.
+async fn exchange(address: SocketAddr, request: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+fn body_of(answer: &str) -> Value {
+    serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+#[tokio::test]
+async fn a_body_of_ten_megabytes_is_refused_in_an_answer_that_arrives() {
+    let served = served(ApiConfig::default()).await;
+    let durable = served.stack.durable();
+    let size = 10 << 20;
+    let head = format!(
+        "POST /v1/projects HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {size}\r\n\r\n"
+    );
+    let request = [head.as_bytes(), &vec![b' '; size]].concat();
+    let answer = exchange(served.address, &request).await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    let body = body_of(&answer);
+    assert_eq!(body["error_code"], "InvalidRequest");
+    assert_eq!(body["message"], "request body exceeds the maximum of 1048576 bytes; send a smaller one");
+
+    // In chunks nothing is announced.
+    let head =
+        "POST /v1/projects HTTP/1.1\r\nhost: x\r\nconnection: close\r\ntransfer-encoding: chunked\r\n\r\n";
+    let chunk = [b"10000\r\n".as_slice(), &vec![b' '; 0x10000], b"\r\n"].concat();
+    let request = [head.as_bytes(), &chunk.repeat(32), b"0\r\n\r\n"].concat();
+    assert_eq!(body_of(&exchange(served.address, &request).await)["error_code"], "InvalidRequest");
+
+    // One that asks first is told at once.
+    let head = format!(
+        "POST /v1/projects HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {size}\r\n\r\n"
+    );
+    let answer = exchange(served.address, head.as_bytes()).await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert_eq!(served.stack.durable(), durable, "nothing was written");
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_or_malformed_is_refused() {
+    let served = served(ApiConfig::default()).await;
+    let large = format!("GET /v1/ping HTTP/1.1\r\nhost: x\r\nx-pad: {}\r\n\r\n", "a".repeat(40 << 10));
+    let many = format!("GET /v1/ping HTTP/1.1\r\nhost: x\r\n{}\r\n", "x-pad: a\r\n".repeat(101));
+    let garbage = "\u{1}\u{2}\u{3}\r\n\r\n".to_owned();
+    for (request, status) in [(large, "431"), (many, "431"), (garbage, "400")] {
+        let answer = exchange(served.address, request.as_bytes()).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_says_nothing_or_half_of_it_is_hung_up_on() {
+    let config = ApiConfig { head_time: Duration::from_millis(50), ..ApiConfig::default() };
+    let served = served(config).await;
+    for said in ["", "GET /v1/ping HTTP/1.1\r\nhos", "GET /v1/ping HTTP/1.1\r\nhost: x\r\n\r\n"] {
+        // Reading to the end means that the server closed, idle after its answer included.
+        let answer = exchange(served.address, said.as_bytes()).await;
+        assert_eq!(answer.starts_with("HTTP/1.1 200 "), said.ends_with("\r\n\r\n"), "{said}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_does_not_come_is_refused_in_time() {
+    let config = ApiConfig { body_time: Duration::from_millis(50), ..ApiConfig::default() };
+    let served = served(config).await;
+    let half = "POST /v1/projects HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{\"name\":";
+    let answer = exchange(served.address, half.as_bytes()).await;
+    assert_eq!(body_of(&answer)["message"], "the request body did not arrive within 0.05 seconds");
+}
+
+#[tokio::test]
+async fn shutdown_ends_idle_connections_and_the_listener() {
+    let served = served(ApiConfig::default()).await;
+    let mut idle = TcpStream::connect(served.address).await.unwrap();
+    idle.write_all(b"GET /v1/ping HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut first = [0; 12];
+    idle.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200");
+    served.stop.send(()).unwrap();
+    let mut rest = Vec::new();
+    idle.read_to_end(&mut rest).await.unwrap();
+    served.done.await.unwrap().unwrap();
+    assert!(TcpStream::connect(served.address).await.is_err(), "nobody listens");
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_wait_for_their_turn() {
+    let served = served(ApiConfig { connections_max: 1, ..ApiConfig::default() }).await;
+    let mut first = TcpStream::connect(served.address).await.unwrap();
+    first.write_all(b"GET /v1/ping HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut status = [0; 12];
+    first.read_exact(&mut status).await.unwrap();
+    let second = exchange(served.address, b"GET /v1/ping HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let mut second = std::pin::pin!(second);
+    // Whether it would have been answered shows only when it is: it is polled until the first has gone.
+    assert!(futures::poll!(&mut second).is_pending());
+    drop(first);
+    assert!(second.await.starts_with("HTTP/1.1 200 "));
+}

@@ -1,0 +1,132 @@
+//! What sleds call.
+
+use crate::stack::{Stack, sled_id};
+use api::{ApiConfig, serve_sleds};
+use axum::body::Body;
+use axum::http::{Method, Request};
+use serde_json::{Value, json};
+use sled_protocol::{
+    BootId, ControlPlaneClient, ControlPlaneError, Generation, HttpControlPlaneClient, HttpTimeouts,
+    LeaseEpoch, PropolisId, RegisterSled, RenewLease, SledId, SledResources, SledVmmState, Timestamp,
+    VmmRuntime, VmmState,
+};
+use std::time::Duration;
+use tokio::net::TcpListener;
+use uuid::Uuid;
+
+const NO_ID: &str = "a0b1c2d3-0000-4000-8000-000000000001";
+
+fn request(method: Method, path: &str, sled: Option<&str>, body: &Value) -> Request<Body> {
+    let mut request = Request::builder().method(method).uri(path);
+    if let Some(sled) = sled {
+        request = request.header("x-sled-id", sled);
+    }
+    request.body(Body::from(body.to_string())).unwrap()
+}
+
+fn registration(id: &str) -> Value {
+    json!({
+        "sled_id": id, "name": "sim-9", "boot_id": NO_ID, "resources": {"threads": 8, "memory": 8_u64 << 30},
+        "cpu_family": "sim-x86", "api_addr": "127.0.0.1:1",
+    })
+}
+
+fn picture(state: &str, generation: u64) -> Value {
+    let time = "2026-01-01T00:00:01Z";
+    json!({
+        "vmm_state": {"state": state, "gen": generation, "time_updated": time},
+        "migration_in": null, "migration_out": null,
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sled_registers_again_without_a_trace_and_renews() {
+    let stack = Stack::start(0).await;
+    let register = |id: &str| request(Method::POST, "/sleds/register", None, &registration(id));
+    let first = stack.send_as_sled(register(NO_ID)).await;
+    assert_eq!((first.status.as_u16(), &first.body["lease_epoch"]), (200, &json!(1)), "{}", first.body);
+    let durable = stack.durable();
+    assert_eq!(stack.send_as_sled(register(NO_ID)).await.body, first.body);
+    let renewal = json!({"boot_id": NO_ID, "lease_epoch": 1});
+    let renewed =
+        stack.send_as_sled(request(Method::POST, &format!("/sleds/{NO_ID}/renew"), None, &renewal)).await;
+    assert_eq!((renewed.status.as_u16(), stack.durable()), (204, durable));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_sled_may_not_say_is_refused_and_leaves_no_trace() {
+    let stack = Stack::start(2).await;
+    stack.project("demo").await;
+    let id = stack.create("demo", "web", true).await.text("id");
+    stack.until_run_state(&id, "running").await;
+    let state = stack.get(&format!("/ops/v1/instances/{id}")).await;
+    let vmm = state.body["state"]["active"].as_str().unwrap().to_owned();
+    let home = state.body["state"]["vmms"][&vmm]["sled"].as_str().unwrap().to_owned();
+    let other = [sled_id(0), sled_id(1)].map(|id| id.to_string()).into_iter().find(|id| *id != home).unwrap();
+    let (own, unknown) = (format!("/vmms/{vmm}"), format!("/vmms/{NO_ID}"));
+    let put = |path: &str, sled: Option<&str>, body: &Value| request(Method::PUT, path, sled, body);
+    let post = |path: &str, body: &Value| request(Method::POST, path, None, body);
+    let running = picture("running", 99);
+    let durable = stack.durable();
+    for (asked, status, code) in [
+        (put(&own, None, &running), 400, "MALFORMED"),
+        (put(&own, Some("sim-0"), &running), 400, "MALFORMED"),
+        (put(&own, Some(&other), &running), 400, "MALFORMED"),
+        (put("/vmms/web", Some(&home), &running), 400, "MALFORMED"),
+        (put(&own, Some(&home), &picture("exploded", 99)), 400, "MALFORMED"),
+        (put(&own, Some(&home), &picture("running", 0)), 400, "MALFORMED"),
+        (put(&own, Some(&home), &json!([])), 400, "MALFORMED"),
+        (put(&unknown, Some(&home), &running), 404, "UNKNOWN"),
+        (post("/sleds/register", &json!({"sled_id": NO_ID})), 400, "MALFORMED"),
+        (post("/sleds/register", &registration(&Uuid::nil().to_string())), 400, "MALFORMED"),
+        (post("/sleds/x/renew", &json!({"boot_id": NO_ID, "lease_epoch": 1})), 400, "MALFORMED"),
+        (
+            post(&format!("/sleds/{NO_ID}/renew"), &json!({"boot_id": NO_ID, "lease_epoch": 0})),
+            400,
+            "MALFORMED",
+        ),
+    ] {
+        let shown = format!("{} {}", asked.method(), asked.uri());
+        let answer = stack.send_as_sled(asked).await;
+        assert_eq!((answer.status.as_u16(), answer.refusal().1), (status, code), "{shown}: {}", answer.body);
+    }
+    let stale = stack.send_as_sled(put(&own, Some(&home), &picture("starting", 1))).await;
+    assert_eq!(stale.status, 204, "a stale report is taken and changes nothing");
+    assert_eq!(stack.durable(), durable);
+    assert_eq!(stack.get(&format!("/v1/instances/{id}")).await.text("run_state"), "running");
+    assert_eq!(stack.send_as_sled(request(Method::GET, "/v1/ping", None, &json!(null))).await.status, 404);
+}
+
+#[tokio::test]
+async fn the_protocols_own_client_is_understood() {
+    let stack = Stack::start(0).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let base = format!("http://{}", listener.local_addr().unwrap());
+    let server = tokio::spawn(serve_sleds(
+        listener,
+        stack.state.clone(),
+        ApiConfig::default(),
+        std::future::pending(),
+    ));
+    let timeouts = HttpTimeouts { connect: Duration::from_secs(5), call: Duration::from_secs(10) };
+    let client = HttpControlPlaneClient::new(&base, timeouts).unwrap();
+    let sled_id = SledId::from_uuid(Uuid::from_u128(9));
+    let boot_id = BootId::from_uuid(Uuid::from_u128(8));
+    let asked = RegisterSled {
+        sled_id,
+        name: "sim-9".to_owned(),
+        boot_id,
+        resources: SledResources { threads: 8, memory: 8 << 30 },
+        cpu_family: "sim-x86".to_owned(),
+        api_addr: "127.0.0.1:1".to_owned(),
+    };
+    let lease = client.register(asked).await.unwrap();
+    assert_eq!(lease.lease_epoch, LeaseEpoch::FIRST);
+    client.renew(sled_id, RenewLease { boot_id, lease_epoch: lease.lease_epoch }).await.unwrap();
+    let time_updated = Timestamp::from_micros(1_767_225_600_000_000);
+    let vmm_state = VmmRuntime { state: VmmState::Running, generation: Generation::FIRST, time_updated };
+    let state = SledVmmState { vmm_state, migration_in: None, migration_out: None };
+    let report = client.report(sled_id, PropolisId::from_uuid(Uuid::from_u128(7)), state).await;
+    assert_eq!(report, Err(ControlPlaneError::Unknown));
+    server.abort();
+}

@@ -1,0 +1,310 @@
+//! The verbs of `musher chaos`, over plain structs: the binary parses, this does.
+//!
+//! Everything is written to `out`; the answer says how the process shall end. An error is one of writing or of
+//! reading files, or a wrong argument; its text says what to do.
+
+use crate::campaign::{Campaign, Findings, JOBS_MAX, is_repeatable, run_caught};
+use crate::checks::{Failure, FailureKind};
+use crate::faults::Fault;
+use crate::generate::{PROFILES, profile, scenario};
+use crate::prove::{EXPECTATIONS, prove};
+use crate::report;
+use crate::scenario::{Scenario, Unreadable};
+use crate::shrink::shrink;
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// Most failures that a campaign shrinks and keeps: the first of each invariant come first.
+pub const FAILURES_SHRUNK_MAX: usize = 20;
+
+/// Largest scenario file, bytes.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// How the process shall end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Exit {
+    /// Nothing was broken.
+    Clean = 0,
+    /// The arguments make no sense.
+    Usage = 2,
+    /// An invariant was broken.
+    Invariant = 10,
+    /// Something did not come to rest.
+    Liveness = 11,
+    /// Something panicked.
+    Panic = 12,
+    /// A rare state was met too seldom.
+    Coverage = 13,
+    /// The same seed gave two traces.
+    Nondeterminism = 14,
+}
+
+impl Exit {
+    /// The number.
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    const fn of(failure: &Failure) -> Self {
+        match failure.kind {
+            FailureKind::Invariant => Self::Invariant,
+            FailureKind::Liveness => Self::Liveness,
+            FailureKind::Panic => Self::Panic,
+        }
+    }
+}
+
+/// Why a verb could not be carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// Writing the output or reading a file failed.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// A file is not a scenario.
+    #[error("{path}: {why}")]
+    Scenario {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        why: Unreadable,
+    },
+    /// An argument makes no sense.
+    #[error("{0}")]
+    Usage(String),
+}
+
+impl CliError {
+    /// How the process shall end.
+    pub const fn exit(&self) -> Exit {
+        Exit::Usage
+    }
+}
+
+/// `chaos run`.
+#[derive(Clone, Debug)]
+pub struct RunArgs {
+    /// Seeds, the end excluded.
+    pub seeds: Range<u64>,
+    /// Name of a profile.
+    pub profile: String,
+    /// Threads.
+    pub jobs: usize,
+    /// Where failures are kept.
+    pub keep: Option<PathBuf>,
+    /// Whether to write JSON lines.
+    pub json: bool,
+}
+
+/// `chaos replay`.
+#[derive(Clone, Debug)]
+pub struct ReplayArgs {
+    /// A scenario.
+    pub file: PathBuf,
+    /// Whether to show every line of the trace.
+    pub verbose: bool,
+    /// Show nothing after this time of the run, milliseconds.
+    pub stop_at_ms: Option<u64>,
+    /// Shrink it, and write the result beside the file.
+    pub shrink: bool,
+}
+
+/// `chaos prove`.
+#[derive(Clone, Debug)]
+pub struct ProveArgs {
+    /// Threads.
+    pub jobs: usize,
+}
+
+/// `chaos same`.
+#[derive(Clone, Debug)]
+pub struct SameArgs {
+    /// The seed.
+    pub seed: u64,
+    /// Name of a profile.
+    pub profile: String,
+}
+
+fn known_profile(name: &str) -> Result<&'static crate::generate::Profile, CliError> {
+    profile(name).ok_or_else(|| {
+        let names: Vec<&str> = PROFILES.iter().map(|profile| profile.name).collect();
+        CliError::Usage(format!("no profile is called \"{name}\"; there are {}", names.join(", ")))
+    })
+}
+
+/// Runs a campaign.
+pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
+    let profile = known_profile(&args.profile)?;
+    if args.seeds.is_empty() {
+        return Err(CliError::Usage(
+            "there are no seeds in that range; write `--seeds A..B` with A < B".to_owned(),
+        ));
+    }
+    if args.jobs == 0 || args.jobs > JOBS_MAX {
+        return Err(CliError::Usage(format!("{} jobs; 1 to {JOBS_MAX} are allowed", args.jobs)));
+    }
+    let campaign = Campaign {
+        seeds: args.seeds.clone(),
+        profile,
+        jobs: args.jobs,
+        bug: None,
+        is_stopped_by_failure: false,
+    };
+    let started = stopwatch();
+    let findings = campaign.run();
+    let elapsed_ms = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
+    let exit = verdict(&findings, profile.name);
+    show_failures(args, &findings, out)?;
+    if args.json {
+        writeln!(out, "{}", report::summary_json(&findings, elapsed_ms, exit.code()))?;
+        return Ok(exit);
+    }
+    for seed in &findings.differing {
+        writeln!(out, "seed {seed} gave two traces: something outside the scenario decides")?;
+    }
+    writeln!(out, "profile {}  seeds {}..{}", profile.name, args.seeds.start, args.seeds.end)?;
+    report::numbers(out, &findings, elapsed_ms)?;
+    report::coverage(out, &findings, profile.name == PROFILES[0].name)?;
+    writeln!(out, "{} failed, {} gave two traces", findings.failures.len(), findings.differing.len())?;
+    Ok(exit)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long a campaign took is told to people and decides nothing"
+)]
+fn stopwatch() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
+/// The gravest finding: coverage is asked of the default profile only, whose minima the table states.
+fn verdict(findings: &Findings, profile: &str) -> Exit {
+    if let Some(first) = findings.failures.first() {
+        return Exit::of(&first.failure);
+    }
+    if !findings.differing.is_empty() {
+        return Exit::Nondeterminism;
+    }
+    let is_short = profile == PROFILES[0].name && !findings.coverage.short(findings.seeds).is_empty();
+    if is_short { Exit::Coverage } else { Exit::Clean }
+}
+
+/// Shows failures by invariant, the first of each shrunk before any second one.
+fn show_failures(args: &RunArgs, findings: &Findings, out: &mut dyn Write) -> Result<(), CliError> {
+    let mut ranks: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut ranked: Vec<(usize, usize)> = Vec::new();
+    for (nth, failed) in findings.failures.iter().enumerate() {
+        let rank = ranks.entry(&failed.failure.invariant).or_insert(0);
+        ranked.push((*rank, nth));
+        *rank += 1;
+    }
+    ranked.sort_unstable();
+    for (shown, (_, nth)) in ranked.into_iter().enumerate() {
+        let failed = &findings.failures[nth];
+        let shrunk = (shown < FAILURES_SHRUNK_MAX).then(|| shrink(&failed.scenario, &failed.failure));
+        if args.json {
+            writeln!(out, "{}", report::failure_json(failed, shrunk.as_ref()))?;
+        } else if let Some(shrunk) = &shrunk {
+            report::short_form(out, failed, shrunk)?;
+        } else {
+            writeln!(out, "seed {}  {} {}", failed.seed, failed.failure.invariant, failed.failure.detail)?;
+        }
+        if let (Some(dir), Some(shrunk)) = (&args.keep, &shrunk) {
+            let place = report::keep(dir, failed, shrunk)?;
+            if !args.json {
+                writeln!(out, "  kept: {}", place.display())?;
+            }
+        }
+    }
+    for (invariant, count) in ranks.into_iter().filter(|_| !args.json) {
+        writeln!(out, "{invariant}: {count} seeds")?;
+    }
+    Ok(())
+}
+
+fn read_scenario(path: &Path) -> Result<Scenario, CliError> {
+    let bytes = std::fs::metadata(path)?.len();
+    if bytes > FILE_BYTES_MAX {
+        return Err(CliError::Usage(format!("{} has {bytes} bytes; no scenario has", path.display())));
+    }
+    let text = std::fs::read_to_string(path)?;
+    Scenario::from_json(&text).map_err(|why| CliError::Scenario { path: path.display().to_string(), why })
+}
+
+/// Runs a saved scenario and shows what happens.
+pub fn replay(args: &ReplayArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
+    let scenario = read_scenario(&args.file)?;
+    let outcome = run_caught(&scenario, true);
+    writeln!(out, "seed {}  profile {}", scenario.seed, scenario.profile)?;
+    let is_in_time = |line: &&String| {
+        args.stop_at_ms.is_none_or(|stop| report::time_ms(line).is_none_or(|time| time <= stop))
+    };
+    for line in outcome.trace.iter().filter(is_in_time).filter(|line| args.verbose || report::is_short(line))
+    {
+        writeln!(out, "  {line}")?;
+    }
+    writeln!(out, "trace {:016x}  steps {}", outcome.trace_hash, outcome.steps)?;
+    let Some(failure) = outcome.failure else {
+        writeln!(out, "nothing was broken")?;
+        return Ok(Exit::Clean);
+    };
+    writeln!(out, "{} {}", failure.invariant, failure.detail)?;
+    if args.shrink {
+        let shrunk = shrink(&scenario, &failure);
+        let place = args.file.with_extension("shrunk.json");
+        std::fs::write(&place, shrunk.scenario.to_json())?;
+        writeln!(out, "{}", report::shrunk_line(&scenario, &shrunk))?;
+        writeln!(out, "repro: chaos replay {}", place.display())?;
+    }
+    Ok(Exit::of(&failure))
+}
+
+/// Looks for every planted bug. One that is not found within its budget is a hole in the harness.
+pub fn prove_all(args: &ProveArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
+    writeln!(out, "{:<24} {:<9} {:>6} {:>7}  items", "bug", "invariant", "seed", "budget")?;
+    let mut exit = Exit::Clean;
+    for expectation in &EXPECTATIONS {
+        let (bug, budget) = (expectation.bug, expectation.seeds_max);
+        if let Some(proof) = prove(expectation, args.jobs) {
+            writeln!(
+                out,
+                "{:<24} {:<9} {:>6} {budget:>7}  {} -> {} in {} runs  {}",
+                bug.name(),
+                proof.failure.invariant,
+                proof.seed,
+                proof.items_before,
+                proof.shrunk.items(),
+                proof.runs,
+                proof.failure.detail
+            )?;
+        } else {
+            writeln!(out, "{:<24} {:<9} {:>6} {budget:>7}  NOT FOUND", bug.name(), "", "")?;
+            exit = Exit::Coverage;
+        }
+    }
+    Ok(exit)
+}
+
+/// Runs one seed twice and compares the traces.
+pub fn same(args: &SameArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
+    let scenario = scenario(args.seed, known_profile(&args.profile)?);
+    let is_same = is_repeatable(&scenario);
+    let word = if is_same { "one trace" } else { "two traces: something outside the scenario decides" };
+    writeln!(out, "seed {}  profile {}  {word}", args.seed, args.profile)?;
+    Ok(if is_same { Exit::Clean } else { Exit::Nondeterminism })
+}
+
+/// Lists profiles and kinds of fault.
+pub fn list(out: &mut dyn Write) -> Result<Exit, CliError> {
+    writeln!(out, "profiles")?;
+    for profile in PROFILES {
+        writeln!(out, "  {:<10} {}", profile.name, profile.about)?;
+    }
+    writeln!(out, "faults")?;
+    for kind in Fault::KINDS {
+        writeln!(out, "  {kind}")?;
+    }
+    Ok(Exit::Clean)
+}

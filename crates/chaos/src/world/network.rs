@@ -1,0 +1,151 @@
+//! The network between control plane and sleds: every message on its own, late, lost, twice, out of order.
+//!
+//! One message in sixteen is late by up to two seconds even when nothing is wrong.
+
+use super::sled_shell::Registering;
+use super::{Happening, MILLI, SECOND, World};
+use crate::draws::within;
+use crate::faults::{Direction, Fault};
+use lifecycle::{Effect, InstanceId};
+use sim_sled::machine::{Request, Response};
+use sled_protocol::{BootId, ControlPlaneError, PropolisId, RegisterSled, SledLease, SledVmmState};
+
+/// Shortest and longest way of an ordinary message.
+const WAY_US: (u64, u64) = (200, 5 * MILLI);
+
+/// One message in so many is late.
+const LATE_ONE_IN: u64 = 16;
+
+/// Longest delay of a late message.
+const LATE_US_MAX: u64 = 2 * SECOND;
+
+/// Who asked a sled something.
+#[derive(Clone, Debug)]
+pub(crate) enum ReplyTo {
+    /// An instance, for an effect.
+    Effect { incarnation: u32, instance: InstanceId, effect: Effect },
+    /// The sled's watch, with the durable position when it asked.
+    Watch { incarnation: u32, asked_at: u64 },
+    /// The sled's registration, which is believed only if the sled itself says the same.
+    Confirm { incarnation: u32, asked_at: u64, registering: Box<Registering> },
+    /// Nobody waits.
+    Nobody,
+}
+
+/// To a sled.
+#[derive(Clone, Debug)]
+pub(crate) enum ToSled {
+    /// A request.
+    Request { request: Request, reply_to: ReplyTo },
+    /// The answer to its registration.
+    Registered { boot: BootId, sent_at: u64, answer: Result<SledLease, ControlPlaneError> },
+    /// The answer to a report.
+    ReportAnswered { vmm: PropolisId, state: Box<SledVmmState>, answer: Result<(), ControlPlaneError> },
+}
+
+/// To the control plane.
+#[derive(Clone, Debug)]
+pub(crate) enum ToControl {
+    /// The answer to a request.
+    Answer { reply_to: ReplyTo, response: Box<Response> },
+    /// A registration.
+    Register { request: Box<RegisterSled>, sent_at: u64 },
+    /// A report.
+    Report { vmm: PropolisId, state: Box<SledVmmState> },
+}
+
+impl World {
+    /// Whether a fault that began at `at` and lasts so long, in milliseconds, acts.
+    pub(super) const fn is_active(&self, at: u64, lasts: u64) -> bool {
+        let (at, end) = (at * MILLI, (at + lasts) * MILLI);
+        !self.is_healed && at <= self.now && self.now < end
+    }
+
+    /// Puts a message for a sled on its way.
+    pub(super) fn send_to_sled(&mut self, sled: u16, message: ToSled) {
+        for delay in self.ways(sled, Direction::ToSled, to_sled_key(&message)) {
+            self.after(delay, Happening::ToSled { sled, message: message.clone() });
+        }
+    }
+
+    /// Puts a message for the control plane on its way.
+    pub(super) fn send_to_control(&mut self, sled: u16, message: ToControl) {
+        for delay in self.ways(sled, Direction::FromSled, to_control_key(&message)) {
+            self.after(delay, Happening::ToControl { sled, message: message.clone() });
+        }
+    }
+
+    /// When copies of a message arrive: none if it is lost, two if it is doubled.
+    fn ways(&mut self, sled: u16, direction: Direction, key: (&'static str, u128)) -> Vec<u64> {
+        let draw = self.draws.next(key.0, key.1 ^ u128::from(sled));
+        let dice = |purpose: &str| crate::draws::hash(draw, purpose, 0, 0);
+        let happens = |purpose: &str, per_mille: u16| dice(purpose) % 1_000 < u64::from(per_mille);
+        let mut delay = within(dice("way"), WAY_US.0, WAY_US.1);
+        if dice("is_late").is_multiple_of(LATE_ONE_IN) {
+            delay += within(dice("late"), 0, LATE_US_MAX);
+        }
+        let mut copies = 1;
+        for fault in &self.scenario.faults {
+            match fault {
+                Fault::Partition { at, lasts, sled: cut, direction: way }
+                    if *cut == sled
+                        && (*way == Direction::Both || *way == direction)
+                        && self.is_active(*at, *lasts) =>
+                {
+                    return Vec::new();
+                }
+                Fault::Drop { at, lasts, per_mille }
+                    if self.is_active(*at, *lasts) && happens("drop", *per_mille) =>
+                {
+                    return Vec::new();
+                }
+                Fault::Duplicate { at, lasts, per_mille }
+                    if self.is_active(*at, *lasts) && happens("duplicate", *per_mille) =>
+                {
+                    copies = 2;
+                }
+                Fault::Reorder { at, lasts, by } if self.is_active(*at, *lasts) => {
+                    delay += within(dice("reorder"), 0, by * MILLI);
+                }
+                Fault::DelayTail { at, lasts, per_mille, by }
+                    if self.is_active(*at, *lasts) && happens("tail", *per_mille) =>
+                {
+                    delay += within(dice("tail_by"), 0, by * MILLI);
+                }
+                Fault::SlowSled { at, lasts, sled: slow, by }
+                    if *slow == sled && direction == Direction::FromSled && self.is_active(*at, *lasts) =>
+                {
+                    delay += by * MILLI;
+                }
+                _ => {}
+            }
+        }
+        let again = within(dice("again"), 0, LATE_US_MAX);
+        (0..copies).map(|nth| delay + nth * again).collect()
+    }
+}
+
+fn to_sled_key(message: &ToSled) -> (&'static str, u128) {
+    match message {
+        ToSled::Request { request, .. } => match request {
+            Request::Register { vmm, .. } => ("to_register", vmm.as_uuid().as_u128()),
+            Request::Unregister { vmm, .. } => ("to_unregister", vmm.as_uuid().as_u128()),
+            Request::SetState { vmm, .. } => ("to_set_state", vmm.as_uuid().as_u128()),
+            _ => ("to_inventory", 0),
+        },
+        ToSled::Registered { .. } => ("to_registered", 0),
+        ToSled::ReportAnswered { vmm, .. } => ("to_report_answered", vmm.as_uuid().as_u128()),
+    }
+}
+
+fn to_control_key(message: &ToControl) -> (&'static str, u128) {
+    match message {
+        ToControl::Answer { reply_to, .. } => match reply_to {
+            ReplyTo::Effect { effect, .. } => ("from_effect", effect.vmm().uuid().as_u128()),
+            ReplyTo::Watch { .. } | ReplyTo::Confirm { .. } => ("from_inventory", 0),
+            ReplyTo::Nobody => ("from_orphan", 0),
+        },
+        ToControl::Register { .. } => ("from_register", 0),
+        ToControl::Report { vmm, .. } => ("from_report", vmm.as_uuid().as_u128()),
+    }
+}

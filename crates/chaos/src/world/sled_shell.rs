@@ -1,0 +1,378 @@
+//! The control plane's side of a sled: its registrations become events, its inventory is reconciled with the
+//! log, and what ran under an older boot is known to be gone.
+
+use super::instance_shell::{From, Waiting, What};
+use super::network::{ReplyTo, ToSled};
+use super::{Happening, SECOND, World, names};
+use crate::coverage::Sometimes;
+use crate::faults::{Entity, Window};
+use eventlog::{AppendOutcome, Epoch, Position, Version};
+use journal::{Actor, Context, Event, Recorded, StreamName};
+use lifecycle::sled::{Registration, RegistrationRefused, Sled, SledProperties};
+use lifecycle::{
+    BootId, EventMeta, Evidence, Input, InstanceId, LeaseEpoch, SledEvent, SledId, Timestamp, VmmId,
+};
+use sim_sled::machine::{Answer, Request, Response};
+use sled_protocol::{ControlPlaneError, Inventory, PropolisId, RegisterSled, SledLease};
+use std::collections::{BTreeSet, VecDeque};
+
+/// Period of the watch.
+const WATCH_US: u64 = 30 * SECOND;
+
+/// Most registrations that wait at one sled; the sled sends another.
+const QUEUE_MAX: usize = 16;
+
+/// One sled in memory.
+#[derive(Default)]
+pub(crate) struct SledShell {
+    pub(super) epoch: Epoch,
+    pub(super) state: Option<Sled>,
+    pub(super) last_time: Timestamp,
+    /// Position of the last boot.
+    pub(super) booted_at: u64,
+    pub(super) in_flight: Option<SledInFlight>,
+    queue: VecDeque<Registering>,
+}
+
+/// A registration as it came, with the durable position at which the sled was asked about it, once it was.
+#[derive(Clone, Debug)]
+pub(crate) struct Registering {
+    pub(super) request: RegisterSled,
+    pub(super) sent_at: u64,
+    pub(super) confirmed_at: Option<u64>,
+}
+
+impl SledShell {
+    /// Folds what a boot means here.
+    pub(super) fn note_boot(&mut self, event: &SledEvent, position: u64) {
+        if let SledEvent::Booted { .. } = event {
+            self.booted_at = position;
+        }
+    }
+
+    /// Whether a registration can be believed. One of another boot than the newest may be a late message of
+    /// an older one, so it counts only if the sled, asked since that boot was journaled, says the same.
+    fn believes(&self, boot: BootId, confirmed_at: Option<u64>) -> bool {
+        let newest = self.state.as_ref().and_then(|sled| sled.boot).map(|(boot, _)| boot);
+        newest.is_none_or(|newest| newest == boot) || confirmed_at.is_some_and(|at| at >= self.booted_at)
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        self.queue.is_empty() && self.in_flight.is_none()
+    }
+}
+
+/// A registration that is not known to be durable.
+pub(crate) struct SledInFlight {
+    pub(super) last: Position,
+    events: Vec<SledEvent>,
+    metas: Vec<EventMeta>,
+    boot: sled_protocol::BootId,
+    sent_at: u64,
+}
+
+impl World {
+    pub(super) fn registration_arrives(&mut self, sled: u16, registering: Registering) {
+        let id = names::sled(sled);
+        if !self.control().sleds.contains_key(&id) {
+            let epoch = self.claim(StreamName::Sled(id));
+            self.control().sleds.insert(id, SledShell { epoch, ..SledShell::default() });
+        }
+        let shell = self.sled_shell(id);
+        if shell.queue.len() < QUEUE_MAX {
+            shell.queue.push_back(registering);
+        }
+        self.pump_sled(id);
+    }
+
+    fn sled_shell(&mut self, id: SledId) -> &mut SledShell {
+        self.control().sleds.get_mut(&id).expect("a sled that speaks is in memory")
+    }
+
+    fn pump_sled(&mut self, id: SledId) {
+        while self.is_up() && self.sled_shell(id).in_flight.is_none() {
+            let Some(registering) = self.sled_shell(id).queue.pop_front() else {
+                return;
+            };
+            self.take_registration(id, registering);
+        }
+    }
+
+    fn take_registration(&mut self, id: SledId, registering: Registering) {
+        let boot = BootId::new(registering.request.boot_id.as_uuid());
+        let is_trusting = self.scenario.bug == Some(crate::bug::Bug::TrustRegistration);
+        if !is_trusting && !self.sled_shell(id).believes(boot, registering.confirmed_at) {
+            let (incarnation, asked_at) = (self.incarnation, self.store.durable().get());
+            let reply_to = ReplyTo::Confirm { incarnation, asked_at, registering: Box::new(registering) };
+            let request = Request::Inventory;
+            self.send_to_sled(names::sled_number(id), ToSled::Request { request, reply_to });
+            return;
+        }
+        let (request, sent_at) = (&registering.request, registering.sent_at);
+        let registration = Registration {
+            id,
+            properties: SledProperties {
+                name: request.name.clone(),
+                threads: request.resources.threads,
+                memory: request.resources.memory,
+                cpu_family: request.cpu_family.clone(),
+                address: request.api_addr.clone(),
+            },
+            boot,
+        };
+        let decided = lifecycle::sled::register(self.sled_shell(id).state.as_ref(), &registration);
+        let events = match decided {
+            Ok(events) => events,
+            Err(refused) => {
+                let answer = match refused {
+                    RegistrationRefused::Expunged => ControlPlaneError::Expunged,
+                    RegistrationRefused::PastBoot => ControlPlaneError::StaleEpoch,
+                };
+                self.answer_registration(id, request.boot_id, sent_at, Err(answer));
+                return;
+            }
+        };
+        if events.is_empty() {
+            self.answer_registered(id, request.boot_id, sent_at);
+            return;
+        }
+        self.write_registration(id, events, request, sent_at);
+    }
+
+    /// A sled was asked whether it is in the boot that a registration names. If it is not, the registration
+    /// was late, and the sled sends its own.
+    pub(super) fn boot_confirmed(
+        &mut self,
+        sled: u16,
+        (incarnation, asked_at): (u32, u64),
+        registering: Registering,
+        response: &Response,
+    ) {
+        if incarnation != self.incarnation {
+            return;
+        }
+        if let Ok(Answer::Inventory(inventory)) = response
+            && inventory.boot_id == registering.request.boot_id
+        {
+            self.registration_arrives(sled, Registering { confirmed_at: Some(asked_at), ..registering });
+        }
+    }
+
+    fn write_registration(
+        &mut self,
+        id: SledId,
+        events: Vec<SledEvent>,
+        request: &RegisterSled,
+        sent_at: u64,
+    ) {
+        let entity = Entity::Sled(names::sled_number(id));
+        let names = event_names(&events);
+        if self.dies_at(&names, entity, Window::BeforeAppend) {
+            return;
+        }
+        let encoded: Vec<Event> = events.iter().cloned().map(Event::from).collect();
+        let (stream, now) = (StreamName::Sled(id), self.wall());
+        let shell = self.sled_shell(id);
+        let (epoch, last) = (shell.epoch, shell.last_time);
+        let version = shell.state.as_ref().map_or(0, |sled| sled.version);
+        let context = Context::of(Actor::Sled(id));
+        let build = super::control_plane::BUILD;
+        let append =
+            journal::append(stream, epoch, Version::new(version), &encoded, &context, now, last, build)
+                .expect("registrations are bounded");
+        let times: Vec<u64> = append.events.iter().map(|event| event.time_us).collect();
+        match self.append(append) {
+            AppendOutcome::Appended { first, last, .. } => {
+                let meta = |(nth, time): (u64, &u64)| EventMeta {
+                    version: version + 1 + nth,
+                    position: first.get() + nth,
+                    time: Timestamp::from_micros(*time),
+                };
+                let metas = (0..).zip(&times).map(meta).collect();
+                self.trace.line(
+                    self.now,
+                    "append",
+                    &entity,
+                    format_args!("p{:04} {}", first.get(), names.join(" ")),
+                );
+                let boot = request.boot_id;
+                self.sled_shell(id).in_flight = Some(SledInFlight { last, events, metas, boot, sent_at });
+                self.dies_at(&names, entity, Window::AppendedUnsynced);
+            }
+            AppendOutcome::Unavailable(_) => {
+                let busy = ControlPlaneError::Unavailable("the log refuses".to_owned());
+                self.answer_registration(id, request.boot_id, sent_at, Err(busy));
+            }
+            outcome => {
+                self.checks.broken(
+                    "I13",
+                    self.now,
+                    format!("the owner of {stream} was refused: {outcome:?}"),
+                );
+            }
+        }
+    }
+
+    /// A registration is durable: the sled has an epoch, and what ran under an older boot is gone.
+    pub(super) fn commit_sled(&mut self, id: SledId) {
+        let entity = Entity::Sled(names::sled_number(id));
+        let in_flight = self.sled_shell(id).in_flight.take().expect("it waited for this");
+        let names = event_names(&in_flight.events);
+        if self.dies_at(&names, entity, Window::SyncedUnacknowledged) {
+            return;
+        }
+        for (event, meta) in in_flight.events.iter().zip(&in_flight.metas) {
+            let shell = self.sled_shell(id);
+            lifecycle::sled::evolve(&mut shell.state, event, *meta);
+            shell.last_time = meta.time;
+            shell.note_boot(event, meta.position);
+            let recorded = Recorded {
+                stream: StreamName::Sled(id),
+                meta: *meta,
+                cause: 0,
+                index: (0, 1),
+                event: Event::from(event.clone()),
+                context: None,
+            };
+            self.control().share(&recorded);
+        }
+        if self.dies_at(&names, entity, Window::EffectsUnsent) {
+            return;
+        }
+        self.tell_of_boot(id);
+        if !self.is_up() || self.dies_at(&names, entity, Window::EffectSent) {
+            return;
+        }
+        self.answer_registered(id, in_flight.boot, in_flight.sent_at);
+        let (incarnation, sled) = (self.incarnation, names::sled_number(id));
+        let is_periodic = self.sled_shell_is_new(id);
+        self.after(0, Happening::Watch { incarnation, sled, is_periodic });
+        self.pump_sled(id);
+    }
+
+    /// The first registration starts the periodic watch; later ones only look at once.
+    fn sled_shell_is_new(&mut self, id: SledId) -> bool {
+        self.sled_shell(id).state.as_ref().is_some_and(|sled| sled.version <= 2)
+    }
+
+    fn answer_registered(&mut self, id: SledId, boot: sled_protocol::BootId, sent_at: u64) {
+        let epoch = self.control().epoch_of(id).unwrap_or(LeaseEpoch::ZERO);
+        let lease =
+            SledLease { lease_epoch: sled_protocol::LeaseEpoch::new(epoch.get()), lease_seconds: None };
+        self.answer_registration(id, boot, sent_at, Ok(lease));
+    }
+
+    fn answer_registration(
+        &mut self,
+        id: SledId,
+        boot: sled_protocol::BootId,
+        sent_at: u64,
+        answer: Result<SledLease, ControlPlaneError>,
+    ) {
+        self.send_to_sled(names::sled_number(id), ToSled::Registered { boot, sent_at, answer });
+    }
+
+    /// What was registered before the last boot is gone with it. Derived from the fold at every start and
+    /// every watch, so that a crash between the boot and this loses nothing.
+    pub(super) fn tell_of_boot(&mut self, id: SledId) {
+        let control = self.control();
+        let asked_at = control.sleds[&id].booted_at;
+        let held: Vec<(VmmId, InstanceId)> = control.ledger.vmms_on(id).collect();
+        for (vmm, instance) in held {
+            let input = Input::Absent { vmm, asked_at, evidence: Evidence::SledRebooted };
+            self.give(instance, Waiting { what: What::Input(input), from: From::Nobody });
+            if !self.is_up() {
+                return;
+            }
+        }
+    }
+
+    /// Asks a sled what it holds.
+    pub(super) fn watch(&mut self, incarnation: u32, sled: u16, is_periodic: bool) {
+        if incarnation != self.incarnation || !self.is_up() {
+            return;
+        }
+        self.tell_of_boot(names::sled(sled));
+        if !self.is_up() {
+            return;
+        }
+        let asked_at = self.store.durable().get();
+        let reply_to = ReplyTo::Watch { incarnation, asked_at };
+        self.send_to_sled(sled, ToSled::Request { request: Request::Inventory, reply_to });
+        if is_periodic {
+            self.after(WATCH_US, Happening::Watch { incarnation, sled, is_periodic });
+        }
+    }
+
+    /// Reconciles what a sled holds with what the log says.
+    pub(super) fn inventory_arrives(
+        &mut self,
+        sled: u16,
+        incarnation: u32,
+        asked_at: u64,
+        response: Response,
+    ) {
+        if incarnation != self.incarnation || !self.is_up() {
+            return;
+        }
+        let Ok(Answer::Inventory(inventory)) = response else {
+            return;
+        };
+        let id = names::sled(sled);
+        let boot = self.sled_shell(id).state.as_ref().and_then(|sled| sled.boot);
+        if boot.is_none_or(|(boot, _)| boot.uuid() != inventory.boot_id.as_uuid()) {
+            return;
+        }
+        let listed: BTreeSet<VmmId> =
+            inventory.vmms.iter().map(|vmm| VmmId::new(vmm.propolis_id.as_uuid())).collect();
+        self.end_orphans(sled, &inventory);
+        if !self.is_up() {
+            return;
+        }
+        let is_proof = self.scenario.bug == Some(crate::bug::Bug::StaleInventory);
+        let asked_at = if is_proof { u64::MAX } else { asked_at };
+        let held: Vec<(VmmId, InstanceId)> = self.control().ledger.vmms_on(id).collect();
+        for (vmm, instance) in held.into_iter().filter(|(vmm, _)| !listed.contains(vmm)) {
+            let input = Input::Absent { vmm, asked_at, evidence: Evidence::AbsentFromInventory };
+            self.give(instance, Waiting { what: What::Input(input), from: From::Nobody });
+            if !self.is_up() {
+                return;
+            }
+        }
+    }
+
+    /// What the log does not know, or knows as gone, is told to end; what it knows says how it is.
+    fn end_orphans(&mut self, sled: u16, inventory: &Inventory) {
+        for vmm in &inventory.vmms {
+            if !self.is_up() {
+                return;
+            }
+            let id = VmmId::new(vmm.propolis_id.as_uuid());
+            match self.control().ledger.vmm(id).filter(|place| place.is_held) {
+                Some(place) => {
+                    let report = super::wire::report(&vmm.state);
+                    let input = Input::Report { sled: names::sled(sled), vmm: id, report };
+                    self.give(place.instance, Waiting { what: What::Input(input), from: From::Nobody });
+                }
+                None => self.unregister_orphan(sled, vmm.propolis_id),
+            }
+        }
+    }
+
+    fn unregister_orphan(&mut self, sled: u16, vmm: PropolisId) {
+        let Some(epoch) = self.control().epoch_of(names::sled(sled)) else {
+            return;
+        };
+        self.note(Sometimes::OrphanUnregistered);
+        let entity = Entity::Sled(sled);
+        let text = names::vmm_text(VmmId::new(vmm.as_uuid()));
+        self.trace.line(self.now, "orphan", &entity, format_args!("{text}"));
+        let lease_epoch = sled_protocol::LeaseEpoch::new(epoch.get());
+        let request = Request::Unregister { vmm, lease_epoch };
+        self.send_to_sled(sled, ToSled::Request { request, reply_to: ReplyTo::Nobody });
+    }
+}
+
+fn event_names(events: &[SledEvent]) -> Vec<&'static str> {
+    events.iter().cloned().map(Event::from).map(|event| journal::event_name(&event)).collect()
+}

@@ -1,0 +1,172 @@
+//! One plain sentence per event, for people.
+
+use crate::names::{SledNames, short};
+use lifecycle::event::Update;
+use lifecycle::instance::UnwindReason;
+use lifecycle::saga::{SagaKind, definition};
+use lifecycle::{
+    Effect, Evidence, FailureReason, Input, InstanceEvent, Origin, SledId, Step, VmmId, VmmReport,
+};
+use serde::Serialize;
+use std::fmt::Write as _;
+
+/// The sentence. `input` is what the append was decided on, if it was kept: it may tell the sled.
+pub(crate) fn sentence(event: &InstanceEvent, input: Option<&Input>, sleds: &mut SledNames<'_>) -> String {
+    match event {
+        InstanceEvent::Created { spec, address, .. } => format!(
+            "created as \"{}\" with {} vCPU and {} GiB, at {}",
+            spec.name,
+            spec.size.ncpus,
+            spec.size.memory >> 30,
+            address.virtual_ip
+        ),
+        InstanceEvent::StartNotPlaced { short, .. } => format!("could not be started: {short}"),
+        InstanceEvent::StartBegan { saga, origin, vmm, sled, .. } => format!(
+            "{} began (saga {}): VMM {} on sled {}",
+            start(*origin),
+            short(saga),
+            short(vmm),
+            sleds.get(*sled)
+        ),
+        InstanceEvent::SagaAdvanced { step, .. } => format!("saga is at its step \"{}\"", step_name(*step)),
+        InstanceEvent::SagaUnwound { step, reason, undone, .. } => {
+            let undone: Vec<&str> = undone.iter().map(|step| step_name(*step)).collect();
+            format!(
+                "saga went back from its step \"{}\" because {}; undone: {}",
+                step_name(*step),
+                because(*reason),
+                if undone.is_empty() { "nothing".to_owned() } else { undone.join(", ") }
+            )
+        }
+        InstanceEvent::SagaEnded { done: true, .. } => "saga reached its goal".to_owned(),
+        InstanceEvent::SagaEnded { done: false, .. } => "saga ended short of its goal".to_owned(),
+        InstanceEvent::VmmReported { vmm, report } => reported(*vmm, report, input, sleds),
+        InstanceEvent::ReportAnomalous { vmm, report } => {
+            format!("{}, which cannot follow and changes nothing", reported(*vmm, report, input, sleds))
+        }
+        InstanceEvent::VmmFailed { vmm, reason } => {
+            format!("VMM {} was declared failed: {}", place(*vmm, input, sleds), failure(*reason))
+        }
+        InstanceEvent::VmmGone { vmm, evidence } => {
+            format!("VMM {} is gone: {}", place(*vmm, input, sleds), known_by(*evidence))
+        }
+        InstanceEvent::VmmReaped { vmm } => format!("VMM {} was forgotten", short(vmm)),
+        InstanceEvent::StopRequested { .. } => "asked to stop".to_owned(),
+        InstanceEvent::StopWithdrawn { .. } => "a later start withdrew the stop".to_owned(),
+        InstanceEvent::RebootRequested { .. } => "asked to reboot".to_owned(),
+        InstanceEvent::RebootAnswered { accepted: true, .. } => "the sled accepted the reboot".to_owned(),
+        InstanceEvent::RebootAnswered { accepted: false, .. } => "the sled refused the reboot".to_owned(),
+        InstanceEvent::Updated(update) => updated(update, sleds),
+        InstanceEvent::Deleted => "deleted; its name is free".to_owned(),
+    }
+}
+
+const fn start(origin: Origin) -> &'static str {
+    match origin {
+        Origin::User => "a user's start",
+        Origin::Creation => "the start asked for at creation",
+        Origin::Automatic => "an automatic start",
+    }
+}
+
+/// The step in the words of its saga.
+pub(crate) fn step_name(step: Step) -> &'static str {
+    [SagaKind::Start, SagaKind::Create, SagaKind::Update, SagaKind::Delete]
+        .into_iter()
+        .flat_map(|kind| definition(kind).steps)
+        .find(|def| def.step == step)
+        .map_or("unnamed", |def| def.name)
+}
+
+fn because(reason: UnwindReason) -> String {
+    match reason {
+        UnwindReason::Refused(refusal) => format!("the sled refused ({})", word(&refusal)),
+        UnwindReason::Deadline => "its deadline passed".to_owned(),
+        UnwindReason::StopRequested => "it was asked to stop".to_owned(),
+        UnwindReason::VmmEnded => "its VMM ended".to_owned(),
+    }
+}
+
+fn reported(vmm: VmmId, report: &VmmReport, input: Option<&Input>, sleds: &mut SledNames<'_>) -> String {
+    let mut text = format!(
+        "VMM {} reported {} (generation {})",
+        place(vmm, input, sleds),
+        word(&report.state),
+        report.generation
+    );
+    for (side, part) in [("in", report.migration_in), ("out", report.migration_out)] {
+        if let Some(part) = part {
+            let _ = write!(text, ", migration {side} {}", word(&part.state));
+        }
+    }
+    text
+}
+
+const fn failure(reason: FailureReason) -> &'static str {
+    match reason {
+        FailureReason::FromSled => "its sled says so",
+        FailureReason::NoSuchVmm => "its sled does not know it",
+        FailureReason::SledExpunged => "its sled was expunged",
+        FailureReason::SledRebooted => "its sled has booted since",
+        FailureReason::SledOff => "its sled is off",
+        FailureReason::StartTimeout => "its guest did not run before the deadline",
+        FailureReason::LeaseExpired => "the lease of its sled expired",
+        FailureReason::Operator => "an operator forced it",
+    }
+}
+
+const fn known_by(evidence: Evidence) -> &'static str {
+    match evidence {
+        Evidence::Reported => "its own last report says so",
+        Evidence::Unregistered => "its sled unregistered it",
+        Evidence::AbsentFromInventory => "its sled does not list it",
+        Evidence::SledRebooted => "its sled has booted since",
+        Evidence::SledExpunged => "its sled was expunged",
+        Evidence::LeaseExpired => "the lease of its sled expired",
+        Evidence::NeverSent => "its sled was never told of it",
+        Evidence::Asserted => "an operator vouched for it",
+    }
+}
+
+fn updated(update: &Update, sleds: &mut SledNames<'_>) -> String {
+    let mut text = match (update.active, update.network) {
+        (Some(vmm), Some(sled)) => {
+            format!("updated: VMM {} on sled {} is active", short(vmm), sleds.get(sled))
+        }
+        (Some(vmm), None) => format!("updated: VMM {} is active", short(vmm)),
+        (None, _) => format!("updated: no VMM is left, intent {}", word(&update.intent)),
+    };
+    if let Some((vmm, reason)) = update.failed {
+        let _ = write!(text, "; VMM {} had failed ({})", short(vmm), failure(reason));
+    }
+    text
+}
+
+/// The VMM, with its sled if the input names it.
+fn place(vmm: VmmId, input: Option<&Input>, sleds: &mut SledNames<'_>) -> String {
+    match input.and_then(|input| sled_of(input, vmm)) {
+        Some(sled) => format!("{} on sled {}", short(vmm), sleds.get(sled)),
+        None => short(vmm),
+    }
+}
+
+fn sled_of(input: &Input, vmm: VmmId) -> Option<SledId> {
+    match input {
+        Input::Report { sled, vmm: reported, .. } => (*reported == vmm).then_some(*sled),
+        Input::Outcome { effect, .. } => (Effect::vmm(*effect) == vmm).then_some(effect.sled()),
+        Input::Command(_)
+        | Input::Gone { .. }
+        | Input::Absent { .. }
+        | Input::Deadline(_)
+        | Input::Reconsider => None,
+    }
+}
+
+/// The word that JSON has for a plain value.
+pub(crate) fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        Ok(other) => other.to_string(),
+        Err(_) => "unwritable".to_owned(),
+    }
+}

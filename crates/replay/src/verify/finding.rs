@@ -1,0 +1,110 @@
+//! One thing that is wrong: what, where, and who did it.
+
+use lifecycle::InstanceId;
+use serde::Serialize;
+use std::fmt;
+
+/// What sort of thing is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FindingKind {
+    /// Bytes are damaged, or no event that this build knows.
+    Unreadable,
+    /// Versions, times, causes or appends of a stream are not in order.
+    OutOfOrder,
+    /// The rules cannot apply the event to the state before it.
+    CannotFollow,
+    /// An invariant of the rules does not hold.
+    InvariantBroken,
+    /// The recorded input does not decide to the recorded events.
+    DecidesDifferently,
+    /// Folding again gives another state.
+    FoldsDifferently,
+    /// A snapshot in the cache is not the fold.
+    SnapshotDiffers,
+}
+
+/// One thing that is wrong.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Finding {
+    /// What sort.
+    pub kind: FindingKind,
+    /// Number of the invariant, if one is broken (`docs/lifecycle.md`, invariants).
+    pub invariant: Option<u8>,
+    /// The instance, if it concerns one.
+    pub instance: Option<InstanceId>,
+    /// The stream, such as `instance/<id>`.
+    pub stream: String,
+    /// Version in the stream.
+    pub version: u64,
+    /// Position in the log.
+    pub position: u64,
+    /// What the event is called.
+    pub event: String,
+    /// Position of the event that caused it; zero if none did.
+    pub cause: u64,
+    /// Who caused it, with the request if there was one.
+    pub by: String,
+    /// What was found, in one sentence.
+    pub detail: String,
+}
+
+/// Where something was found.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Place {
+    pub(super) instance: Option<InstanceId>,
+    pub(super) stream: String,
+    pub(super) version: u64,
+    pub(super) position: u64,
+    pub(super) event: String,
+    pub(super) cause: u64,
+    pub(super) by: String,
+}
+
+impl Place {
+    pub(super) fn finding(&self, kind: FindingKind, detail: impl Into<String>) -> Finding {
+        let Self { instance, stream, version, position, event, cause, by } = self.clone();
+        let detail = detail.into();
+        Finding { kind, invariant: None, instance, stream, version, position, event, cause, by, detail }
+    }
+
+    pub(super) fn violation(&self, violation: &lifecycle::invariant::Violation) -> Finding {
+        let finding = self.finding(FindingKind::InvariantBroken, violation.to_string());
+        Finding { invariant: Some(violation.number), ..finding }
+    }
+}
+
+impl FindingKind {
+    /// What people read.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Unreadable => "unreadable",
+            Self::OutOfOrder => "out of order",
+            Self::CannotFollow => "cannot follow",
+            Self::InvariantBroken => "invariant broken",
+            Self::DecidesDifferently => "decides differently",
+            Self::FoldsDifferently => "folds differently",
+            Self::SnapshotDiffers => "snapshot differs",
+        }
+    }
+}
+
+impl fmt::Display for FindingKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}: {} #{} (position {}, {}, by {}",
+            self.kind, self.stream, self.version, self.position, self.event, self.by
+        )?;
+        if self.cause != 0 {
+            write!(f, ", caused by position {}", self.cause)?;
+        }
+        write!(f, "): {}", self.detail)
+    }
+}

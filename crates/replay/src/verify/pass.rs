@@ -1,0 +1,295 @@
+//! One pass over the log, or over one stream of it.
+
+use super::finding::{FindingKind, Place};
+use super::follow::Followed;
+use super::order::Order;
+use super::{CHECKPOINTS_MAX, Options, Progress, VerifyReport};
+use crate::error::Error;
+use crate::guard::guarded;
+use crate::source::{PAGE_RECORDS, Source, ends_append, log_page, stream_page};
+use eventlog::{ReadError, Record};
+use journal::{
+    DecodeError, Event, FoldError, Recorded, StreamName, apply_project, apply_sled, event_name, read,
+};
+use lifecycle::project::Project;
+use lifecycle::sled::Sled;
+use lifecycle::{Instance, InstanceId, Ledger, ProjectId, SledId, invariant};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Everything known on the way.
+pub(super) struct Pass<'a> {
+    options: &'a Options<'a>,
+    report: VerifyReport,
+    orders: BTreeMap<StreamName, Order>,
+    /// Streams that cannot be followed further.
+    broken: BTreeSet<StreamName>,
+    instances: BTreeMap<InstanceId, Followed>,
+    projects: BTreeMap<ProjectId, Option<Project>>,
+    sleds: BTreeMap<SledId, Option<Sled>>,
+    /// What instances share; none once it cannot be followed, and for one instance.
+    ledger: Option<Ledger>,
+    /// Where the newest event was.
+    place: Place,
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(options: &'a Options<'a>) -> Self {
+        Self {
+            options,
+            report: VerifyReport::default(),
+            orders: BTreeMap::new(),
+            broken: BTreeSet::new(),
+            instances: BTreeMap::new(),
+            projects: BTreeMap::new(),
+            sleds: BTreeMap::new(),
+            ledger: None,
+            place: Place::default(),
+        }
+    }
+
+    /// Verifies everything that is durable at the call.
+    pub(super) fn over_log(
+        mut self,
+        source: &dyn Source,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<VerifyReport, Error> {
+        self.ledger = Some(Ledger::default());
+        let durable = source.durable().get();
+        self.report.durable = durable;
+        let stride = durable.div_ceil(CHECKPOINTS_MAX).max(1);
+        let (mut next, mut checkpoint) = (1, stride);
+        while next <= durable {
+            let left = usize::try_from(durable - next + 1).unwrap_or(usize::MAX);
+            let page = match log_page(source, next, left.min(PAGE_RECORDS)) {
+                Ok(page) => page,
+                Err(error) => return self.damaged(error),
+            };
+            if page.is_empty() {
+                self.place.position = next;
+                self.add(FindingKind::OutOfOrder, format!("the log ends before position {durable}"));
+                break;
+            }
+            for record in &page {
+                if record.position.get() != next {
+                    self.place_of(record);
+                    self.add(FindingKind::OutOfOrder, format!("it stands where position {next} belongs"));
+                }
+                next = record.position.get() + 1;
+                self.take(record);
+                if next > checkpoint && ends_append(record.index) {
+                    checkpoint = next.saturating_add(stride - 1);
+                    self.check_shared();
+                }
+            }
+            progress(Progress { done: (next - 1).min(durable), total: durable });
+        }
+        self.check_shared();
+        Ok(self.finish())
+    }
+
+    /// Verifies one instance's stream.
+    pub(super) fn over_stream(
+        mut self,
+        source: &dyn Source,
+        id: InstanceId,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<VerifyReport, Error> {
+        let stream = StreamName::Instance(id);
+        loop {
+            let done = self.report.events;
+            let page = match stream_page(source, stream, done + 1, PAGE_RECORDS) {
+                Ok(page) => page,
+                Err(error) => return self.damaged(error),
+            };
+            for record in &page {
+                self.take(record);
+            }
+            let done = self.report.events;
+            progress(Progress { done, total: done });
+            if page.len() < PAGE_RECORDS {
+                break;
+            }
+        }
+        if self.report.events == 0 {
+            return Err(Error::NoSuchInstance(id));
+        }
+        Ok(self.finish())
+    }
+
+    fn take(&mut self, record: &Record) {
+        self.report.events += 1;
+        self.report.appends += u64::from(record.index.0 == 0);
+        self.place_of(record);
+        let recorded = match read(record) {
+            Ok(recorded) => recorded,
+            Err(error) => return self.unreadable(record, &error),
+        };
+        let stream = recorded.stream;
+        let order = self.orders.entry(stream).or_default();
+        let problem = order.take(&recorded);
+        self.place.by.clone_from(&order.by);
+        self.place.stream = stream.to_string();
+        event_name(&recorded.event).clone_into(&mut self.place.event);
+        if self.broken.contains(&stream) {
+            return;
+        }
+        if let Some(problem) = problem {
+            self.add(FindingKind::OutOfOrder, problem);
+        }
+        if self.follow(&recorded) {
+            self.share(&recorded);
+        } else {
+            self.broken.insert(stream);
+            self.ledger = None;
+        }
+    }
+
+    fn place_of(&mut self, record: &Record) {
+        let name = StreamName::parse(record.stream);
+        let instance = match name {
+            Some(StreamName::Instance(id)) => Some(id),
+            _ => None,
+        };
+        self.place = Place {
+            instance,
+            stream: name.map_or_else(|| record.stream.to_string(), |name| name.to_string()),
+            version: record.version.get(),
+            position: record.position.get(),
+            event: format!("kind {}", record.kind),
+            cause: record.cause.get(),
+            by: "unknown".to_owned(),
+        };
+    }
+
+    fn unreadable(&mut self, record: &Record, error: &DecodeError) {
+        // What one event means is not known, so neither is what comes after it or depends on it.
+        self.ledger = None;
+        let is_first = StreamName::parse(record.stream).is_none_or(|stream| self.broken.insert(stream));
+        if is_first {
+            self.add(FindingKind::Unreadable, error.problem.to_string());
+        }
+    }
+
+    /// Folds the event into its own entity. Answers whether its stream can be followed further.
+    fn follow(&mut self, recorded: &Recorded) -> bool {
+        let folded = match recorded.stream {
+            StreamName::Instance(id) => {
+                let cache = self.options.cache;
+                let snapshot = || cache.and_then(|cache| cache.snapshot(recorded.stream.id()).ok().flatten());
+                let followed = self.instances.entry(id).or_insert_with(|| Followed::new(snapshot()));
+                return followed.take(recorded, &self.place, self.options.policy, &mut self.report);
+            }
+            StreamName::Project(id) => apply_project(self.projects.entry(id).or_default(), recorded),
+            StreamName::Sled(id) => apply_sled(self.sleds.entry(id).or_default(), recorded),
+            StreamName::System => return true,
+        };
+        let Err(error) = folded else {
+            return true;
+        };
+        let detail = match error {
+            FoldError::Poison { detail, .. } => detail,
+            FoldError::Decode(error) => error.to_string(),
+        };
+        self.add(FindingKind::CannotFollow, detail);
+        false
+    }
+
+    /// Folds the event into what instances share.
+    fn share(&mut self, recorded: &Recorded) {
+        let Some(mut ledger) = self.ledger.take() else {
+            return;
+        };
+        let shared = guarded(|| {
+            match (&recorded.event, recorded.stream) {
+                (Event::Instance(event), StreamName::Instance(id)) => ledger.apply_instance(id, event),
+                (Event::Project(event), StreamName::Project(id)) => ledger.apply_project(id, event),
+                (Event::Sled(event), StreamName::Sled(id)) => ledger.apply_sled(id, event),
+                _ => {}
+            }
+            ledger
+        });
+        match shared {
+            Ok(ledger) => self.ledger = Some(ledger),
+            Err(said) => {
+                self.add(FindingKind::CannotFollow, format!("what instances share cannot follow it: {said}"));
+            }
+        }
+    }
+
+    fn check_shared(&mut self) {
+        let Some(ledger) = &self.ledger else {
+            return;
+        };
+        self.report.checkpoints += 1;
+        let instances: BTreeMap<InstanceId, Instance> =
+            self.instances.iter().filter_map(|(id, followed)| Some((*id, followed.state.clone()?))).collect();
+        let finding = match guarded(|| invariant::check_ledger(ledger, &instances)) {
+            Ok(Ok(())) => return,
+            Ok(Err(violation)) => self.place.violation(&violation),
+            Err(said) => self.place.finding(FindingKind::CannotFollow, said),
+        };
+        // The rest would follow from it.
+        self.ledger = None;
+        self.report.add(finding);
+    }
+
+    fn add(&mut self, kind: FindingKind, detail: impl Into<String>) {
+        self.report.add(self.place.finding(kind, detail));
+    }
+
+    /// Damage is a finding and the end; that the log cannot be asked is an error.
+    fn damaged(mut self, error: Error) -> Result<VerifyReport, Error> {
+        let Error::Read { source, .. } = &error else {
+            return Err(error);
+        };
+        let (position, stream) = match source {
+            ReadError::Damaged { position, .. } => (position.get(), "the log".to_owned()),
+            ReadError::Quarantined { stream, .. } => (0, stream.to_string()),
+            ReadError::Archived { .. } | ReadError::Io(_) | ReadError::Closed => return Err(error),
+        };
+        let event = "unknown".to_owned();
+        self.place = Place { position, stream, event, by: "unknown".to_owned(), ..Place::default() };
+        self.add(FindingKind::Unreadable, error.to_string());
+        Ok(self.finish())
+    }
+
+    fn finish(mut self) -> VerifyReport {
+        for (stream, order) in &self.orders {
+            if order.is_open() && !self.broken.contains(stream) {
+                let place = self.end_of(*stream);
+                self.report.add(place.finding(FindingKind::OutOfOrder, "its last append is not whole"));
+            }
+        }
+        for (id, followed) in &self.instances {
+            let stream = StreamName::Instance(*id);
+            if !self.broken.contains(&stream) {
+                followed.finish(&self.end_of(stream), &mut self.report);
+            }
+        }
+        self.report.streams = self.orders.len() as u64;
+        self.report.instances = self.instances.len() as u64;
+        self.report
+    }
+
+    /// The newest event of a stream that was followed to its end.
+    fn end_of(&self, stream: StreamName) -> Place {
+        let head = match stream {
+            StreamName::Instance(id) => {
+                self.instances.get(&id).and_then(|it| it.state.as_ref()).map(|it| it.head)
+            }
+            StreamName::Project(_) | StreamName::Sled(_) | StreamName::System => None,
+        };
+        Place {
+            instance: match stream {
+                StreamName::Instance(id) => Some(id),
+                _ => None,
+            },
+            stream: stream.to_string(),
+            version: head.map_or(0, |head| head.version),
+            position: head.map_or(0, |head| head.position),
+            event: "end of stream".to_owned(),
+            cause: 0,
+            by: self.orders.get(&stream).map_or_else(String::new, |order| order.by.clone()),
+        }
+    }
+}

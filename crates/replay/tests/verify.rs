@@ -1,0 +1,260 @@
+//! A log that the rules wrote is clean; whatever else is in it is found, and named by place.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod world;
+
+use eventlog::cache::Snapshot;
+use eventlog::{Cache, CodecId, Journal, JournalConfig, JournalReader, Log, MemCache, StoreId};
+use journal::{Actor, Context, Event, FOLD_VERSION, StreamName, encode_snapshot};
+use lifecycle::vmm::Evidence;
+use lifecycle::{Command, Input, InstanceEvent, OpId, VmmState};
+use replay::{Error, FindingKind, Options, Scope, VerifyReport, verify};
+use std::sync::Arc;
+use world::{World, id, version};
+
+fn check(world: &World, scope: Scope, cache: Option<&dyn Cache>) -> VerifyReport {
+    let options = Options { cache, ..Options::default() };
+    verify(&world.log, scope, &options, &mut |_| ()).unwrap()
+}
+
+/// The first finding of the whole log, which that of its stream must agree with.
+fn first(world: &World, n: u128) -> replay::Finding {
+    let all = check(world, Scope::All, None);
+    let one = check(world, Scope::One(id(n)), None);
+    let first = all.first().expect("something is wrong").clone();
+    assert_eq!(one.first(), Some(&first));
+    first
+}
+
+#[test]
+fn a_log_that_the_rules_wrote_is_clean() {
+    for seed in 1..=20 {
+        let mut world = World::simulated();
+        world.walk(seed, 4, 150);
+        let all = check(&world, Scope::All, None);
+        assert_eq!(all.findings, [], "seed {seed}");
+        assert_eq!(all.events, world.log.durable().get());
+        assert_eq!((all.instances, all.inputs_missing), (4, 0));
+        assert!(all.inputs_decided > 20 && all.checkpoints > 20, "{all:?}");
+        let one = check(&world, Scope::One(id(0)), None);
+        assert!(one.is_clean() && one.events == world.folds[&id(0)].len() as u64);
+    }
+}
+
+#[test]
+fn an_event_that_cannot_follow_is_named_and_the_others_are_followed_on() {
+    let mut world = World::simulated();
+    world.live(id(1));
+    let vmm = world.grant(0).vmm;
+    let gone = InstanceEvent::VmmGone { vmm, evidence: Evidence::Reported };
+    let planted = world.plant(id(1), &[gone], Input::Gone { vmm, evidence: Evidence::Reported })[0];
+    world.live(id(2));
+    let finding = first(&world, 1);
+    assert_eq!(finding.kind, FindingKind::CannotFollow);
+    assert_eq!(finding.instance, Some(id(1)));
+    assert_eq!((finding.version, finding.position), (planted.version, planted.position));
+    assert_eq!((finding.event.as_str(), finding.by.as_str()), ("VmmGone", "timer sled watch"));
+    assert!(finding.detail.contains("events name VMMs of this instance"), "{finding}");
+    let all = check(&world, Scope::All, None);
+    assert_eq!((all.findings.len(), all.instances), (1, 2));
+}
+
+#[test]
+fn a_flipped_input_decides_differently() {
+    let mut world = World::simulated();
+    world.create(id(1), true);
+    let stop = InstanceEvent::StopRequested { op: OpId::new(world.mint()) };
+    let vmm = world.now(id(1)).unwrap().active.unwrap();
+    let report = world::report(1, VmmState::Starting);
+    let reported = InstanceEvent::VmmReported { vmm, report };
+    let advanced = {
+        let input = Input::Report { sled: world::sled(0), vmm, report };
+        let decided = lifecycle::decide(world.now(id(1)), &input, &lifecycle::Policy::default()).unwrap();
+        let lifecycle::Decision::Events(events) = decided else { panic!("a report decides") };
+        assert_eq!(events[0], reported);
+        events
+    };
+    // What the sled said was another generation than what the input says it said.
+    let flipped = Input::Report { sled: world::sled(0), vmm, report: world::report(2, VmmState::Starting) };
+    world.record(id(1), &advanced, flipped);
+    let finding = first(&world, 1);
+    assert_eq!(finding.kind, FindingKind::DecidesDifferently);
+    assert_eq!((finding.version, finding.event.as_str()), (5, "SagaAdvanced"));
+    assert!(finding.detail.starts_with("event 1 was recorded as VmmReported"), "{finding}");
+    assert_eq!(finding.cause, finding.position - 1);
+    // A command that the rules refuse, and one that they take for another.
+    let running = world.now(id(1)).unwrap().clone();
+    world.plant(id(1), &[stop], Input::Command(Command::Delete));
+    let report = check(&world, Scope::One(id(1)), None);
+    assert_eq!(report.findings[1].kind, FindingKind::DecidesDifferently);
+    assert!(report.findings[1].detail.contains("refused: cannot delete"), "{}", report.findings[1]);
+    assert!(running.saga.is_some());
+}
+
+#[test]
+fn a_broken_invariant_is_named_by_its_number() {
+    let mut world = World::simulated();
+    let input = world.creation(id(1), true);
+    let lifecycle::Decision::Events(mut events) =
+        lifecycle::decide(None, &input, &lifecycle::Policy::default()).unwrap()
+    else {
+        panic!("a creation decides");
+    };
+    // The step that follows at once is left out: the instance is not at rest.
+    events.truncate(2);
+    world.record(id(1), &events, input);
+    let finding = first(&world, 1);
+    assert_eq!((finding.kind, finding.invariant), (FindingKind::InvariantBroken, Some(10)));
+    assert_eq!((finding.version, finding.event.as_str()), (2, "StartBegan"));
+    assert!(finding.by.starts_with("user demo, request "), "{}", finding.by);
+    assert!(finding.to_string().contains("invariant 10 broken"), "{finding}");
+}
+
+#[test]
+fn more_on_a_sled_than_it_has_is_found_in_the_whole_log_only() {
+    let log: Arc<dyn Log> = Arc::new(eventlog::SimLog::new());
+    let mut world = World::new(log, 3);
+    world.create(id(1), true);
+    assert!(check(&world, Scope::All, None).is_clean());
+    world.create(id(2), true);
+    let all = check(&world, Scope::All, None);
+    let finding = all.first().unwrap();
+    assert_eq!((finding.kind, finding.invariant), (FindingKind::InvariantBroken, Some(4)));
+    assert!(check(&world, Scope::One(id(2)), None).is_clean());
+}
+
+#[test]
+fn a_time_that_goes_back_is_out_of_order() {
+    let mut world = World::simulated();
+    world.create(id(1), false);
+    let stop = Input::Command(Command::Delete);
+    let context = world.context(stop);
+    let mut append =
+        world.build(StreamName::Instance(id(1)), &[Event::from(InstanceEvent::Deleted)], &context);
+    append.events[0].time_us = world::START;
+    world.send(append);
+    let finding = first(&world, 1);
+    assert_eq!((finding.kind, finding.version), (FindingKind::OutOfOrder, 2));
+    assert!(finding.detail.contains("recorded time"), "{finding}");
+}
+
+#[test]
+fn an_event_of_a_newer_build_is_unreadable_and_ends_its_stream_only() {
+    let mut world = World::simulated();
+    world.create(id(1), false);
+    let context = Context::of(Actor::Daemon);
+    for _ in 0..2 {
+        let mut append =
+            world.build(StreamName::Instance(id(1)), &[Event::from(InstanceEvent::Deleted)], &context);
+        append.events[0].schema = 99;
+        append.events[0].codec = CodecId(1);
+        world.send(append);
+    }
+    world.live(id(2));
+    let finding = first(&world, 1);
+    assert_eq!((finding.kind, finding.version), (FindingKind::Unreadable, 2));
+    assert_eq!(finding.event, "kind 116");
+    assert!(finding.detail.contains("a newer build wrote it"), "{finding}");
+    assert_eq!(check(&world, Scope::All, None).findings.len(), 1);
+}
+
+#[test]
+fn snapshots_are_compared_with_the_fold_of_their_version() {
+    let mut world = World::simulated();
+    world.live(id(1));
+    let stream = StreamName::Instance(id(1)).id();
+    let fold = world.folds[&id(1)][6].clone();
+    let right = Snapshot {
+        version: version(fold.head.version),
+        position: eventlog::Position::new(fold.head.position),
+        fold: FOLD_VERSION,
+        state: encode_snapshot(&fold),
+    };
+    let wrong = Snapshot { state: encode_snapshot(&world.folds[&id(1)][5]), ..right.clone() };
+    let beyond = Snapshot { version: version(1_000), ..right.clone() };
+    let other = Snapshot { fold: FOLD_VERSION + 1, ..wrong.clone() };
+    for (snapshot, found, compared) in
+        [(right, None, 1), (wrong, Some(7), 1), (beyond, Some(13), 0), (other, None, 0)]
+    {
+        let cache = MemCache::new();
+        cache.put_snapshot(stream, &snapshot).unwrap();
+        for scope in [Scope::All, Scope::One(id(1))] {
+            let report = check(&world, scope, Some(&cache));
+            assert_eq!(report.snapshots, compared);
+            assert_eq!(report.first().map(|finding| finding.version), found, "{scope:?}");
+            assert!(report.findings.iter().all(|f| f.kind == FindingKind::SnapshotDiffers));
+        }
+    }
+}
+
+#[test]
+fn findings_are_bounded_and_the_rest_are_counted() {
+    let mut world = World::simulated();
+    world.create(id(1), false);
+    for _ in 0..replay::verify::FINDINGS_MAX + 20 {
+        let short = lifecycle::Shortage::NoSled;
+        let event = InstanceEvent::StartNotPlaced { origin: lifecycle::Origin::User, short };
+        world.record(id(1), &[event], Input::Reconsider);
+    }
+    let report = check(&world, Scope::All, None);
+    assert_eq!((report.findings.len(), report.findings_dropped), (replay::verify::FINDINGS_MAX, 20));
+}
+
+#[test]
+fn an_instance_that_never_was_cannot_be_verified() {
+    let world = World::simulated();
+    let verified = verify(&world.log, Scope::One(id(1)), &Options::default(), &mut |_| ());
+    assert_eq!(verified, Err(Error::NoSuchInstance(id(1))));
+}
+
+#[test]
+fn a_journal_on_disk_is_verified_offline_like_the_log_that_wrote_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut world = World::simulated();
+    world.walk(3, 3, 200);
+    let records = world.log.read_all(eventlog::Position::new(1), 100_000).unwrap();
+    copy(&records, dir.path());
+    let reader = JournalReader::open(dir.path()).unwrap();
+    let mut seen = Vec::new();
+    let offline =
+        verify(&reader, Scope::All, &Options::default(), &mut |progress| seen.push(progress.done)).unwrap();
+    assert_eq!(offline, check(&world, Scope::All, None));
+    assert_eq!(seen.last(), Some(&offline.durable));
+    let history = replay::history(&reader, id(0), 0, 1_000);
+    assert_eq!(history, replay::history(&world.log, id(0), 0, 1_000));
+}
+
+/// Writes the same records to a journal in `dir`, and closes it.
+fn copy(records: &[eventlog::Record], dir: &std::path::Path) {
+    let (log, _) = Journal::open(dir, JournalConfig::new(StoreId([7; 16]))).unwrap();
+    let mut start = 0;
+    while start < records.len() {
+        let count = usize::from(records[start].index.1);
+        let append = &records[start..start + count];
+        let claim = futures::executor::block_on(log.claim(append[0].stream)).unwrap();
+        let cause = |record: &eventlog::Record| match record.index.0 {
+            0 if record.cause.get() == 0 => eventlog::Cause::None,
+            0 => eventlog::Cause::Position(record.cause),
+            _ => eventlog::Cause::InAppend(0),
+        };
+        let event = |record: &eventlog::Record| eventlog::NewEvent {
+            kind: record.kind,
+            schema: record.schema,
+            codec: record.codec,
+            time_us: record.time_us,
+            cause: cause(record),
+            payload: record.payload.clone(),
+        };
+        let outcome = futures::executor::block_on(log.append(eventlog::Append {
+            stream: append[0].stream,
+            epoch: claim.epoch,
+            expected: claim.head.version,
+            events: append.iter().map(event).collect(),
+            context: append[0].context.clone().unwrap(),
+        }));
+        assert!(matches!(outcome, eventlog::AppendOutcome::Appended { .. }), "{outcome:?}");
+        start += count;
+    }
+    futures::executor::block_on(log.close());
+}
