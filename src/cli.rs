@@ -317,16 +317,17 @@ pub struct ReplayArgs {
 #[derive(Debug, Subcommand)]
 pub enum ChaosVerb {
     /// Run seeds and check every invariant after every step.
+    #[command(after_help = "Example: musher chaos run --seeds 0..2000 --jobs 2")]
     Run {
-        /// Seeds, A..B without B, or one seed.
-        #[arg(long, default_value = "0..1000")]
-        seeds: String,
-        /// Profile of faults.
-        #[arg(long)]
-        profile: Option<String>,
+        /// Seeds A..B without B, or one seed.
+        #[arg(long, default_value = "0..1000", value_parser = parse_seeds)]
+        seeds: std::ops::Range<u64>,
+        /// Profile of faults; `musher chaos list` names them.
+        #[arg(long, default_value = "swarm")]
+        profile: String,
         /// Threads.
-        #[arg(long)]
-        jobs: Option<usize>,
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
         /// Where failures are kept.
         #[arg(long, value_name = "DIR", default_value = "failures")]
         keep: PathBuf,
@@ -336,34 +337,43 @@ pub enum ChaosVerb {
     },
     /// Run one kept scenario again.
     Replay {
-        /// scenario.json or shrunk.json.
+        /// scenario.json or shrunk.json of a kept failure.
         file: PathBuf,
         /// Every transition.
         #[arg(long)]
         verbose: bool,
-        /// Stop at this virtual time, in seconds.
-        #[arg(long)]
-        stop_at: Option<f64>,
+        /// Stop at this virtual time, in milliseconds.
+        #[arg(long, value_name = "MS")]
+        stop_at: Option<u64>,
         /// Shrink it first.
         #[arg(long)]
         shrink: bool,
     },
     /// Plant bugs and require that each is found.
     Prove {
-        /// JSON lines.
-        #[arg(long)]
-        json: bool,
+        /// Threads.
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
     },
     /// Run one seed twice and compare the traces.
     Same {
         /// The seed.
         seed: u64,
         /// Profile of faults.
-        #[arg(long)]
-        profile: Option<String>,
+        #[arg(long, default_value = "swarm")]
+        profile: String,
     },
     /// List profiles, faults and planted bugs.
     List,
+}
+
+fn parse_seeds(text: &str) -> Result<std::ops::Range<u64>, String> {
+    let number = |text: &str| text.parse::<u64>().map_err(|_| format!("\"{text}\" is not a seed"));
+    let range = match text.split_once("..") {
+        Some((first, end)) => number(first)?..number(end)?,
+        None => number(text)?..number(text)?.saturating_add(1),
+    };
+    if range.is_empty() { Err(format!("\"{text}\" holds no seed")) } else { Ok(range) }
 }
 
 fn parse_span(text: &str) -> Result<std::time::Duration, String> {

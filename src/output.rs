@@ -32,7 +32,9 @@ pub fn json(value: &impl Serialize) {
 pub fn table(headers: &[&str], rows: impl IntoIterator<Item = Vec<String>>) {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(headers.iter().map(|header| header.to_uppercase()));
+    if !headers.is_empty() {
+        table.set_header(headers.iter().map(|header| header.to_uppercase()));
+    }
     for row in rows {
         table.add_row(row);
     }
