@@ -42,7 +42,12 @@ fn an_instance_lives_its_whole_life_by_command() {
     assert_eq!(stdout(&ok(&["ping"])).trim(), "ok");
     assert_eq!(daemon.signal("-INT"), 0);
     let replayed = musher().args(["replay", "web-1", "--at", "#2", "--data"]).arg(&data).output().unwrap();
-    assert!(stdout(&replayed).starts_with("web-1 is starting at #2"), "{}{}", stdout(&replayed), stderr(&replayed));
+    assert!(
+        stdout(&replayed).starts_with("web-1 is starting at #2"),
+        "{}{}",
+        stdout(&replayed),
+        stderr(&replayed)
+    );
     let verified = musher().args(["replay", "web-1", "--verify", "--data"]).arg(&data).output().unwrap();
     assert_eq!(verified.status.code(), Some(0), "{}", stderr(&verified));
 }
@@ -58,7 +63,11 @@ fn refusals_say_why_and_exit_with_their_code() {
         (1, vec!["instance", "create", "größe"], "invalid character"),
         (1, vec!["instance", "create", "big", "--ncpus", "255"], "ncpus"),
         (1, vec!["instance", "create", "big", "--memory", "1MiB"], "at least 1 GiB"),
-        (1, vec!["instance", "create", "big", "--ncpus", "64", "--no-start", "-p", "nope"], "not found: project"),
+        (
+            1,
+            vec!["instance", "create", "big", "--ncpus", "64", "--no-start", "-p", "nope"],
+            "not found: project",
+        ),
         (1, vec!["instance", "show", "nope"], "not found: instance with name \"nope\""),
         (1, vec!["instance", "show", "00000000-0000-4000-8000-000000000000"], "not found: instance with id"),
         (1, vec!["instance", "delete", "web-1", "--yes"], "running or has not yet fully stopped"),
@@ -82,7 +91,8 @@ fn refusals_say_why_and_exit_with_their_code() {
 fn what_cannot_be_placed_is_refused_by_start_and_recorded_by_create() {
     let (_dir, data) = scratch();
     let daemon = Daemon::start(&data);
-    let created = daemon.cli(&["instance", "create", "huge", "--ncpus", "33", "--memory", "1GiB", "-o", "json"]);
+    let created =
+        daemon.cli(&["instance", "create", "huge", "--ncpus", "33", "--memory", "1GiB", "-o", "json"]);
     assert_eq!(json(&created)["run_state"], "stopped", "{}", stderr(&created));
     let started = daemon.cli(&["instance", "start", "huge"]);
     assert_eq!(started.status.code(), Some(1));

@@ -22,11 +22,33 @@ const ARROWS: [(&str, &[&str], &[&str]); 11] = [
     (
         "chaos",
         &[
-            "actors", "api", "eventlog", "journal", "lifecycle", "projections", "replay", "sim-sled", "sled-protocol",
+            "actors",
+            "api",
+            "eventlog",
+            "journal",
+            "lifecycle",
+            "projections",
+            "replay",
+            "sim-sled",
+            "sled-protocol",
         ],
         &[],
     ),
-    ("bench", &["actors", "api", "eventlog", "journal", "lifecycle", "projections", "replay", "sim-sled", "sled-protocol"], &[]),
+    (
+        "bench",
+        &[
+            "actors",
+            "api",
+            "eventlog",
+            "journal",
+            "lifecycle",
+            "projections",
+            "replay",
+            "sim-sled",
+            "sled-protocol",
+        ],
+        &[],
+    ),
 ];
 
 #[test]
@@ -36,15 +58,19 @@ fn no_crate_knows_another_that_it_must_not_know() {
         .packages
         .iter()
         .map(|package| {
-            let normal = package.dependencies.iter().filter(|dependency| {
-                !matches!(dependency.kind, cargo_metadata::DependencyKind::Development)
-            });
+            let normal = package
+                .dependencies
+                .iter()
+                .filter(|dependency| !matches!(dependency.kind, cargo_metadata::DependencyKind::Development));
             (package.name.to_string(), normal.map(|dependency| dependency.name.clone()).collect())
         })
         .collect();
     let known: BTreeSet<String> = ARROWS.iter().map(|(name, _, _)| format!("musher-{name}")).collect();
     for package in found.keys().filter(|name| *name != "musher") {
-        assert!(known.contains(package), "{package} is not in the picture: add it to ARCHITECTURE.md and here");
+        assert!(
+            known.contains(package),
+            "{package} is not in the picture: add it to ARCHITECTURE.md and here"
+        );
     }
     for (name, may_use, must_not_use) in ARROWS {
         let Some(uses) = found.get(&format!("musher-{name}")) else {

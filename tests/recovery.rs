@@ -78,7 +78,15 @@ async fn nothing_acknowledged_is_lost_in_fifty_kills() {
         let mut dice = Dice(round);
         let (http, url) = (daemon.http.clone(), daemon.url.clone());
         let clients: Vec<_> = (0..CLIENTS)
-            .map(|n| tokio::spawn(client(http.clone(), url.clone(), Arc::clone(&ledger), Dice(round * 31 + n), (round, n))))
+            .map(|n| {
+                tokio::spawn(client(
+                    http.clone(),
+                    url.clone(),
+                    Arc::clone(&ledger),
+                    Dice(round * 31 + n),
+                    (round, n),
+                ))
+            })
             .collect();
         sleep(Duration::from_millis(30 + dice.roll(300))).await;
         daemon.kill();
@@ -89,7 +97,10 @@ async fn nothing_acknowledged_is_lost_in_fifty_kills() {
     let daemon = Daemon::start(&data);
     check(&daemon, &ledger, rounds).await;
     assert_eq!(daemon.signal("-TERM"), 0);
-    println!("{rounds} kills, {acknowledged} acknowledged requests, {} instances", ledger.lock().unwrap().len());
+    println!(
+        "{rounds} kills, {acknowledged} acknowledged requests, {} instances",
+        ledger.lock().unwrap().len()
+    );
     assert!(acknowledged > rounds, "the clients hardly worked: {acknowledged} requests");
     verify(&data);
 }
@@ -100,7 +111,9 @@ async fn client(http: reqwest::Client, url: String, ledger: Ledger, mut dice: Di
     for n in 0_u64.. {
         let mine = pick(&ledger, &mut dice);
         let done = match (mine, dice.roll(8)) {
-            (None, _) | (Some(_), 0) => create(&http, &url, &ledger, &format!("i-{}-{}-{n}", name.0, name.1)).await,
+            (None, _) | (Some(_), 0) => {
+                create(&http, &url, &ledger, &format!("i-{}-{}-{n}", name.0, name.1)).await
+            }
             (Some(id), 1..=3) => wish(&http, &url, &ledger, &id, "stop").await,
             (Some(id), 4 | 5) => wish(&http, &url, &ledger, &id, "start").await,
             (Some(id), 6) => wish(&http, &url, &ledger, &id, "reboot").await,
@@ -118,9 +131,11 @@ async fn client(http: reqwest::Client, url: String, ledger: Ledger, mut dice: Di
 /// An instance of anybody's; none while there are few.
 fn pick(ledger: &Ledger, dice: &mut Dice) -> Option<String> {
     let known = ledger.lock().unwrap();
-    let alive: Vec<&String> = known.iter().filter(|(_, known)| known.delete.is_none()).map(|(id, _)| id).collect();
+    let alive: Vec<&String> =
+        known.iter().filter(|(_, known)| known.delete.is_none()).map(|(id, _)| id).collect();
     let may_grow = alive.len() < INSTANCES_MAX && dice.roll(3) == 0;
-    (!may_grow && !alive.is_empty()).then(|| alive[usize::try_from(dice.roll(alive.len() as u64)).unwrap()].clone())
+    (!may_grow && !alive.is_empty())
+        .then(|| alive[usize::try_from(dice.roll(alive.len() as u64)).unwrap()].clone())
 }
 
 /// None: the daemon is gone. Some(false): refused.
@@ -129,14 +144,21 @@ async fn create(http: &reqwest::Client, url: &str, ledger: &Ledger, name: &str) 
         sleep(Duration::from_millis(1)).await;
         return Some(false);
     }
-    let sent = http.post(format!("{url}/v1/instances?project=demo")).json(&instance_body(name, true)).send().await;
+    let sent =
+        http.post(format!("{url}/v1/instances?project=demo")).json(&instance_body(name, true)).send().await;
     let (status, body) = answer(sent.ok()?).await;
     let id = body["id"].as_str().filter(|_| status == 201)?.to_owned();
     ledger.lock().unwrap().insert(id, Known { wish: Some("running"), ..Known::default() });
     Some(true)
 }
 
-async fn wish(http: &reqwest::Client, url: &str, ledger: &Ledger, id: &str, action: &'static str) -> Option<bool> {
+async fn wish(
+    http: &reqwest::Client,
+    url: &str,
+    ledger: &Ledger,
+    id: &str,
+    action: &'static str,
+) -> Option<bool> {
     let goal = match action {
         "start" => Some("running"),
         "stop" => Some("stopped"),
@@ -158,7 +180,8 @@ async fn wish(http: &reqwest::Client, url: &str, ledger: &Ledger, id: &str, acti
 }
 
 async fn delete(http: &reqwest::Client, url: &str, ledger: &Ledger, id: &str) -> Option<bool> {
-    let was_sent = ledger.lock().unwrap().get_mut(id).is_some_and(|known| known.delete.replace(false).is_some());
+    let was_sent =
+        ledger.lock().unwrap().get_mut(id).is_some_and(|known| known.delete.replace(false).is_some());
     let sent = http.delete(format!("{url}/v1/instances/{id}")).send().await;
     let (status, _) = answer(sent.ok()?).await;
     let mut known = ledger.lock().unwrap();

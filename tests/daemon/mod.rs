@@ -20,7 +20,11 @@ pub struct Daemon {
 
 pub fn musher() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_musher"));
-    command.env_remove("MUSHER_SERVER").env_remove("MUSHER_TOKEN").env_remove("OXIDE_HOST").env("RUST_LOG", "error");
+    command
+        .env_remove("MUSHER_SERVER")
+        .env_remove("MUSHER_TOKEN")
+        .env_remove("OXIDE_HOST")
+        .env("RUST_LOG", "error");
     command
 }
 
