@@ -51,6 +51,6 @@ pub fn gib(bytes: u64) -> String {
     if bytes.is_multiple_of(1 << 30) {
         format!("{} GiB", bytes >> 30)
     } else {
-        format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+        format!("{} MiB", bytes >> 20)
     }
 }

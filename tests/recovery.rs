@@ -40,16 +40,27 @@ impl Known {
         self.in_flight += 1;
     }
 
-    fn end(&mut self, outcome: Option<Option<&'static str>>) {
+    fn end(&mut self, answer: Answered) {
         self.in_flight -= 1;
-        match outcome {
-            Some(_) | None if self.is_contested => self.wish = None,
-            Some(Some(goal)) => self.wish = Some(goal),
-            Some(None) => {}
-            None => self.wish = None,
+        match answer {
+            _ if self.is_contested => self.wish = None,
+            Answered::Accepted(Some(goal)) => self.wish = Some(goal),
+            Answered::Accepted(None) | Answered::Refused => {}
+            Answered::Lost => self.wish = None,
         }
         self.is_contested &= self.in_flight > 0;
     }
+}
+
+/// How a wish was answered.
+#[derive(Clone, Copy)]
+enum Answered {
+    /// Recorded; where it leads, if anywhere else.
+    Accepted(Option<&'static str>),
+    /// Nothing was written.
+    Refused,
+    /// Nobody knows.
+    Lost,
 }
 
 type Ledger = Arc<Mutex<BTreeMap<String, Known>>>;
@@ -171,9 +182,9 @@ async fn wish(
         Err(_) => None,
     };
     let outcome = match status {
-        Some(202) => Some(goal),
-        Some(400..500 | 507) => Some(None),
-        _ => None,
+        Some(202) => Answered::Accepted(goal),
+        Some(400..500 | 507) => Answered::Refused,
+        _ => Answered::Lost,
     };
     ledger.lock().unwrap().get_mut(id)?.end(outcome);
     status.map(|status| status == 202)

@@ -1,6 +1,8 @@
 //! Whole lives of instances through the real actors: every command, what it costs, and what a failure of
 //! the parts leaves behind.
 
+#![allow(clippy::unwrap_used, reason = "a test")]
+
 mod fleet;
 
 use actors::instance::Ask;

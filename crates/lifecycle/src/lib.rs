@@ -1,7 +1,7 @@
 //! The rules of an instance's life.
 //!
-//! The one idea: **three pure functions and nothing else.** [`decide`] turns state and input into events
-//! or a refusal; [`evolve`] applies an event and may not refuse; [`effects`] says, from state alone, what
+//! The one idea: **three pure functions and nothing else.** [`decide()`] turns state and input into events
+//! or a refusal; [`evolve()`] applies an event and may not refuse; [`effects()`] says, from state alone, what
 //! should be true outside. Time, ids and grants come in with the input. No clock, no randomness, no I/O.
 //!
 //! What a crash forgets, `effects` derives again, so there is no recovery code. What two components would
@@ -9,8 +9,8 @@
 //! there is nothing to release by hand.
 //!
 //! Reading order: [`vmm`] and [`migration`] (what sleds report), [`instance`] (the fold), [`visible`] and
-//! [`action`] (what users see and may do), [`event`] and [`input`], [`saga`], then [`decide`], [`update`],
-//! [`evolve`], [`effects`], and [`invariant`] which says what must hold after every event. The rules are
+//! [`action`] (what users see and may do), [`event`] and [`input`], [`saga`], then [`mod@decide`], [`update`],
+//! [`mod@evolve`], [`mod@effects`], and [`invariant`] which says what must hold after every event. The rules are
 //! told for people in `docs/lifecycle.md`.
 
 pub mod action;
