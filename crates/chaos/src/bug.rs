@@ -26,6 +26,8 @@ pub enum Bug {
     OpenFence,
     /// An inventory counts as proof of absence whenever it was asked for.
     StaleInventory,
+    /// A report counts whatever its generation.
+    AcceptStaleReport,
     /// Grants of an append that was refused are not dropped.
     LeakGrant,
     /// Fails every run: shows that a failure turns the pipeline red.
@@ -34,7 +36,7 @@ pub enum Bug {
 
 impl Bug {
     /// Every bug that `prove` looks for.
-    pub const PROVED: [Self; 9] = [
+    pub const PROVED: [Self; 10] = [
         Self::AcknowledgeBeforeSync,
         Self::EffectBeforeSync,
         Self::LeakOnUndo,
@@ -43,6 +45,7 @@ impl Bug {
         Self::TrustRegistration,
         Self::OpenFence,
         Self::StaleInventory,
+        Self::AcceptStaleReport,
         Self::LeakGrant,
     ];
 
@@ -57,6 +60,7 @@ impl Bug {
             Self::TrustRegistration => "trust_registration",
             Self::OpenFence => "open_fence",
             Self::StaleInventory => "stale_inventory",
+            Self::AcceptStaleReport => "accept_stale_report",
             Self::LeakGrant => "leak_grant",
             Self::Canary => "canary",
         }

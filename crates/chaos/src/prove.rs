@@ -27,7 +27,8 @@ pub const EXPECTATIONS: [Expectation; Bug::PROVED.len()] = [
     Expectation { bug: Bug::ForgetEffects, profile: "swarm", seeds_max: 100 },
     Expectation { bug: Bug::TrustRegistration, profile: "reboots", seeds_max: 300 },
     Expectation { bug: Bug::OpenFence, profile: "reboots", seeds_max: 300 },
-    Expectation { bug: Bug::StaleInventory, profile: "reboots", seeds_max: 3_000 },
+    Expectation { bug: Bug::StaleInventory, profile: "reboots", seeds_max: 300 },
+    Expectation { bug: Bug::AcceptStaleReport, profile: "swarm", seeds_max: 50 },
     Expectation { bug: Bug::LeakGrant, profile: "swarm", seeds_max: 100 },
 ];
 

@@ -8,7 +8,7 @@ use chaos::{
 use std::path::PathBuf;
 
 /// Seeds of the default profile on every push; the other profiles get a third each.
-const SEEDS: u64 = 1_000;
+const SEEDS: u64 = 600;
 
 fn campaign(name: &str, seeds: u64) -> Campaign {
     Campaign {

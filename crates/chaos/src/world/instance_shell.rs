@@ -8,6 +8,7 @@
 
 use super::clients::Answer;
 use super::effects::Outstanding;
+use super::planted::{keep_what_is_undone, make_newer, pass_the_fence};
 use super::{Happening, MILLI, World, names};
 use crate::bug::Bug;
 use crate::coverage::Sometimes;
@@ -69,12 +70,12 @@ pub(crate) enum From {
 
 /// An append that is not known to be durable.
 pub(crate) struct InFlight {
-    events: Vec<InstanceEvent>,
-    metas: Vec<EventMeta>,
+    pub(super) events: Vec<InstanceEvent>,
+    pub(super) metas: Vec<EventMeta>,
     request: Option<(RequestId, &'static str)>,
-    from: From,
+    pub(super) from: From,
     /// Set once the answer has left, which only a planted bug does early.
-    is_answered: bool,
+    pub(super) is_answered: bool,
 }
 
 impl InFlight {
@@ -183,6 +184,10 @@ impl World {
             What::Request(nth, verb) => Input::Command(self.command(id, *nth, verb, grants)?),
         };
         let policy = Policy { start_deadline: Span::from_millis(self.scenario.start_deadline_ms) };
+        let seen = input.clone();
+        if self.scenario.bug == Some(Bug::AcceptStaleReport) {
+            make_newer(&mut input, self.shell(id).state.as_ref());
+        }
         let mut decision = lifecycle::decide(self.shell(id).state.as_ref(), &input, &policy)?;
         if let Decision::AskForRoom(size) = decision {
             let grant = self.grant_room(id, size, grants).map_err(Rejected::Short)?;
@@ -193,7 +198,7 @@ impl World {
             unreachable!("a decision with a grant asks for none");
         };
         let state = self.control.as_ref().and_then(|control| control.instances[&id].state.as_ref());
-        if self.checks.decided(self.now, state, &input, &events) {
+        if self.checks.decided(self.now, state, &seen, &events) {
             self.coverage.note(Sometimes::StaleReportIgnored);
         }
         if self.scenario.bug == Some(Bug::LeakOnUndo) {
@@ -281,34 +286,6 @@ impl World {
         }
     }
 
-    /// What planted bugs do as soon as an append is written.
-    fn act_too_early(&mut self, id: InstanceId) {
-        match self.scenario.bug {
-            Some(Bug::AcknowledgeBeforeSync) => {
-                let in_flight = self.shell(id).in_flight.as_mut().expect("it was just written");
-                in_flight.is_answered = true;
-                let (from, first) = (in_flight.from.clone(), in_flight.metas[0].position);
-                if matches!(from, From::Client { .. }) {
-                    self.answer(from, Some(first));
-                } else {
-                    self.shell(id).in_flight.as_mut().expect("it was just written").is_answered = false;
-                }
-            }
-            Some(Bug::EffectBeforeSync) => {
-                let shell = self.shell(id);
-                let mut ahead = shell.state.clone();
-                let in_flight = shell.in_flight.as_ref().expect("it was just written");
-                for (event, meta) in in_flight.events.iter().zip(&in_flight.metas) {
-                    lifecycle::evolve(&mut ahead, event, *meta);
-                }
-                if let Some(ahead) = ahead {
-                    self.derive_from(id, &ahead);
-                }
-            }
-            _ => {}
-        }
-    }
-
     /// An append is durable: it becomes fact, its effects leave, its caller has an answer.
     pub(super) fn commit_instance(&mut self, id: InstanceId) {
         let entity = names::entity(id);
@@ -353,7 +330,7 @@ impl World {
         self.pump(id);
     }
 
-    fn answer(&mut self, from: From, position: Option<u64>) {
+    pub(super) fn answer(&mut self, from: From, position: Option<u64>) {
         match from {
             From::Client { request, other_body } => {
                 self.answer_client(request, Answer::Accepted(position), other_body);
@@ -468,21 +445,4 @@ fn actor(from: &From) -> Actor {
 
 fn event_names(events: &[InstanceEvent]) -> Vec<&'static str> {
     events.iter().cloned().map(Event::from).map(|event| journal::event_name(&event)).collect()
-}
-
-/// The planted leak: a start that goes back does not give back what it reserved.
-fn keep_what_is_undone(events: &mut [InstanceEvent]) {
-    for event in events {
-        if let InstanceEvent::SagaUnwound { undone, .. } = event {
-            undone.retain(|step| *step != Step::Reserve);
-        }
-    }
-}
-
-/// The planted open fence: a start that is to wait goes on.
-fn pass_the_fence(events: &mut Vec<InstanceEvent>) {
-    if let Some(InstanceEvent::StartBegan { saga, .. }) = events.last() {
-        let saga = *saga;
-        events.push(InstanceEvent::SagaAdvanced { saga, step: Step::Register });
-    }
 }

@@ -30,6 +30,7 @@ mod ledger_shell;
 pub(crate) mod names;
 mod network;
 mod observe;
+mod planted;
 mod sled_shell;
 mod sleds;
 pub(crate) mod wire;
