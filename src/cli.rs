@@ -296,7 +296,7 @@ pub struct ReplayArgs {
     /// Every event instead of the state.
     #[arg(long)]
     pub history: bool,
-    /// Fold everything again: invariants hold, decisions repeat, snapshots and read models agree.
+    /// Fold everything again: invariants hold, decisions repeat, snapshots agree.
     #[arg(long)]
     pub verify: bool,
     /// Every instance (with --verify; the default without an instance).

@@ -384,10 +384,20 @@ impl ControlPlaneClient for Intake {
     fn renew(
         &self,
         sled: wire::SledId,
-        _request: wire::RenewLease,
+        request: wire::RenewLease,
     ) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
-        // Leases are not granted, so there is nothing to renew; being heard from still counts.
-        self.control.inner.sleds.heard(SledId::new(sled.as_uuid()));
-        async { Ok(()) }.boxed()
+        async move {
+            request.validate().map_err(|invalid| ControlPlaneError::Malformed(invalid.to_string()))?;
+            let id = SledId::new(sled.as_uuid());
+            // Ids that never registered must not activate anything.
+            let is_known = self.control.inner.ledger.look(0, move |ledger| ledger.has_sled(id)).await;
+            if !is_known.map_err(|gone| ControlPlaneError::Unavailable(gone.to_string()))? {
+                return Err(ControlPlaneError::Unknown);
+            }
+            let boot = BootId::new(request.boot_id.as_uuid());
+            let epoch = lifecycle::LeaseEpoch::new(request.lease_epoch.get());
+            self.control.inner.sleds.renew(id, boot, epoch).await
+        }
+        .boxed()
     }
 }

@@ -7,8 +7,8 @@ use crate::instances::Instances;
 use crate::ledger::LedgerHandle;
 use crate::sled::{SledActor, SledArgs, SledMsg, SledStatus};
 use crate::supervisor::{RestartPolicy, Roster};
-use lifecycle::SledId;
 use lifecycle::sled::Registration;
+use lifecycle::{BootId, LeaseEpoch, SledId};
 use ractor::{ActorCell, ActorRef, ActorRuntime, SpawnErr};
 use sled_protocol::{ControlPlaneError, SledLease};
 use std::sync::Arc;
@@ -58,6 +58,21 @@ impl Sleds {
         let unavailable = |why: String| ControlPlaneError::Unavailable(why);
         self.roster
             .send(registration.id, SledMsg::Register { registration, reply })
+            .map_err(|error| unavailable(error.to_string()))?;
+        answer.await.unwrap_or_else(|_| Err(unavailable("the sled's actor restarts".to_owned())))
+    }
+
+    /// A sled renews its lease. One that the log does not know must register.
+    pub(crate) async fn renew(
+        &self,
+        sled: SledId,
+        boot: BootId,
+        epoch: LeaseEpoch,
+    ) -> Result<(), ControlPlaneError> {
+        let (reply, answer) = oneshot::channel();
+        let unavailable = |why: String| ControlPlaneError::Unavailable(why);
+        self.roster
+            .send(sled, SledMsg::Renew { boot, epoch, reply })
             .map_err(|error| unavailable(error.to_string()))?;
         answer.await.unwrap_or_else(|_| Err(unavailable("the sled's actor restarts".to_owned())))
     }

@@ -182,3 +182,24 @@ async fn a_sled_that_registers_before_it_can_be_found_is_found_later() {
     fleet.reveal(late);
     fleet.until_state(id, RunState::Running).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_late_registration_of_a_boot_that_is_over_is_not_believed() {
+    let fleet = Fleet::with_sleds(1).await;
+    let id = fleet.create("web-1", true).await;
+    fleet.until_state(id, RunState::Running).await;
+    // Sent in a boot that never reached the log, and delivered long after the sled has left it.
+    let sled = fleet.control.sleds().await.unwrap().remove(0).0;
+    let late = sled_protocol::RegisterSled {
+        sled_id: sled_protocol::SledId::from_uuid(sled.id.uuid()),
+        name: sled.name,
+        boot_id: sled_protocol::BootId::from_uuid(uuid::Uuid::from_u128(0xdead)),
+        resources: sled_protocol::SledResources { threads: sled.room.threads, memory: sled.room.memory },
+        cpu_family: "sim-x86".to_owned(),
+        api_addr: "sim-0".to_owned(),
+    };
+    let refused = fleet.control.intake().register(late).await;
+    assert!(refused.is_err(), "{refused:?}");
+    tokio::time::sleep(std::time::Duration::from_mins(2)).await;
+    assert_eq!(fleet.state(id).await.run_state(), RunState::Running);
+}

@@ -434,6 +434,11 @@ impl Ledger {
         })
     }
 
+    /// Whether the sled has ever registered.
+    pub fn has_sled(&self, id: SledId) -> bool {
+        self.sleds.contains_key(&id)
+    }
+
     /// VMMs of a sled that may still be on it.
     pub fn vmms_on(&self, sled: SledId) -> impl Iterator<Item = (VmmId, InstanceId)> + '_ {
         self.vmms

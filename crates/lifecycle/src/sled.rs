@@ -72,6 +72,13 @@ pub enum RegistrationRefused {
     PastBoot,
 }
 
+/// Whether a registration names a boot that only the sled itself can vouch for. It was sent some time ago:
+/// the sled may have booted again since, and no memory of boots can tell a late message from a new boot.
+/// Such a registration counts only if the sled, asked since its last boot was journaled, says the same.
+pub fn needs_witness(state: Option<&Sled>, registration: &Registration) -> bool {
+    state.and_then(|sled| sled.boot).is_some_and(|(boot, _)| boot != registration.boot)
+}
+
 /// Events of a registration: none if nothing is new, so that re-registering costs nothing.
 pub fn register(
     state: Option<&Sled>,
@@ -198,6 +205,14 @@ mod tests {
         let state = fold(&[registration(1), registration(2)]);
         assert_eq!(register(Some(&state), &registration(1)), Err(RegistrationRefused::PastBoot));
         assert_eq!(register(Some(&state), &registration(2)), Ok(Vec::new()));
+    }
+
+    #[test]
+    fn only_another_boot_than_the_known_one_needs_a_witness() {
+        let state = fold(&[registration(1)]);
+        assert!(!needs_witness(None, &registration(1)), "there is nothing to lose yet");
+        assert!(!needs_witness(Some(&state), &registration(1)));
+        assert!(needs_witness(Some(&state), &registration(2)));
     }
 
     #[test]

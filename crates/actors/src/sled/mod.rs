@@ -16,9 +16,9 @@ use crate::writer::Writer;
 use journal::{Actor as Who, Context, Event, Recorded, StreamName};
 use lifecycle::event::SledEvent;
 use lifecycle::input::Input;
-use lifecycle::sled::{Registration, RegistrationRefused, Sled, evolve, register};
+use lifecycle::sled::{Registration, RegistrationRefused, Sled, evolve, needs_witness, register};
 use lifecycle::vmm::Evidence;
-use lifecycle::{LeaseEpoch, SledId, Timestamp};
+use lifecycle::{BootId, LeaseEpoch, SledId, Timestamp};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use sled_protocol::{self as wire, ControlPlaneError, SledClient, SledLease};
 use std::sync::Arc;
@@ -30,6 +30,8 @@ pub(crate) enum SledMsg {
     Call { request: VmmRequest, asker: ActorRef<InstanceMsg> },
     /// It registers.
     Register { registration: Registration, reply: oneshot::Sender<Result<SledLease, ControlPlaneError>> },
+    /// It renews its lease.
+    Renew { boot: BootId, epoch: LeaseEpoch, reply: oneshot::Sender<Result<(), ControlPlaneError>> },
     /// Compare its inventory with the log, and go on doing so.
     Watch,
     /// An inventory that was asked for when the log was durable up to `asked_at`.
@@ -120,6 +122,10 @@ impl Actor for SledActor {
             SledMsg::Register { registration, reply } => {
                 return shell.on_register(&registration, reply).await;
             }
+            SledMsg::Renew { boot, epoch, reply } => {
+                // A sled that hung up renews again.
+                let _ = reply.send(shell.on_renew(boot, epoch));
+            }
             SledMsg::Watch => shell.ask_inventory(),
             SledMsg::Inventoried { asked_at, result } => shell.on_inventory(asked_at, result).await,
             SledMsg::Heard => shell.heard(),
@@ -209,6 +215,12 @@ impl Shell {
                 return Ok(());
             }
         };
+        if needs_witness(self.state.as_ref(), registration) && !self.is_in_boot(registration).await {
+            // The sled repeats its registration; a message that was late is not repeated.
+            let why = "the sled could not be asked whether it is in this boot".to_owned();
+            let _ = reply.send(Err(ControlPlaneError::Unavailable(why)));
+            return Ok(());
+        }
         if !events.is_empty() {
             let recorded: Vec<Event> = events.iter().cloned().map(Event::from).collect();
             let context = Context {
@@ -242,6 +254,31 @@ impl Shell {
             .send(Ok(SledLease { lease_epoch: wire::LeaseEpoch::new(epoch.get()), lease_seconds: None }));
         self.tell_of_boot().await;
         self.ask_inventory();
+        Ok(())
+    }
+
+    /// Asks the sled itself. Nothing else is journaled of it meanwhile: this actor is the only writer.
+    async fn is_in_boot(&self, registration: &Registration) -> bool {
+        let Some(client) = self.env.connector.connect(self.id, &registration.properties.address) else {
+            return false;
+        };
+        match calls::within(self.env.limits.sled_call, client.inventory()).await {
+            Ok(inventory) => inventory.boot_id.as_uuid() == registration.boot.uuid(),
+            Err(_) => false,
+        }
+    }
+
+    /// A lease is not granted yet, so there is none to extend: the answer says whether the sled is who it
+    /// believes to be.
+    fn on_renew(&mut self, boot: BootId, epoch: LeaseEpoch) -> Result<(), ControlPlaneError> {
+        let sled = self.state.as_ref().ok_or(ControlPlaneError::Unknown)?;
+        if sled.expunged.is_some() {
+            return Err(ControlPlaneError::Expunged);
+        }
+        if sled.boot != Some((boot, epoch)) {
+            return Err(ControlPlaneError::StaleEpoch);
+        }
+        self.heard();
         Ok(())
     }
 
