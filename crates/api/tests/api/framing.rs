@@ -190,7 +190,7 @@ async fn readiness_follows_the_phase_the_log_and_nothing_else() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn commands_are_refused_during_shutdown_and_reads_go_on() {
+async fn commands_are_refused_during_shutdown() {
     let stack = Stack::start(1).await;
     stack.project("demo").await;
     let id = stack.stopped("demo", "web").await;

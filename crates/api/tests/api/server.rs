@@ -121,6 +121,31 @@ async fn shutdown_ends_idle_connections_and_the_listener() {
 }
 
 #[tokio::test]
+async fn a_request_under_way_is_answered_during_shutdown() {
+    let served = served(ApiConfig::default()).await;
+    let body = r#"{"name":"demo","description":""}"#;
+    let size = body.len();
+    let head = format!(
+        "POST /v1/projects HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: {size}\r\n\r\n"
+    );
+    let mut stream = TcpStream::connect(served.address).await.unwrap();
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut go_on = [0; 25];
+    stream.read_exact(&mut go_on).await.unwrap();
+    assert_eq!(&go_on, b"HTTP/1.1 100 Continue\r\n\r\n");
+    served.stop.send(()).unwrap();
+    // The listener is gone once the shutdown has begun.
+    while TcpStream::connect(served.address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    stream.write_all(body.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 201 "), "{answer}");
+    served.done.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn connections_beyond_the_limit_wait_for_their_turn() {
     let served = served(ApiConfig { connections_max: 1, ..ApiConfig::default() }).await;
     let mut first = TcpStream::connect(served.address).await.unwrap();
