@@ -11,23 +11,18 @@
 //!   never by time;
 //! * an instance's name is free once it is deleted, its address once its VMMs are gone too.
 
-use crate::event::{InstanceEvent, ProjectEvent, SledEvent};
+mod fold;
+mod grants;
+
 use crate::ids::{BootId, InstanceId, LeaseEpoch, ProjectId, SledId, VmmId};
-use crate::rejected::{Rejected, Shortage};
-use crate::saga::Step;
-use crate::spec::{Address, Size};
+use crate::spec::Size;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
 
 /// First usable address of every project's subnet, 172.16.0.0/12; the first few are the network's own.
 const SUBNET_FIRST: u32 = 0xac10_0005;
 /// Last usable address of the subnet.
 const SUBNET_LAST: u32 = 0xac1f_fffe;
-/// First virtual network identifier for guests; those below are the system's.
-const VNI_FIRST: u32 = 1024;
-/// Largest virtual network identifier.
-const VNI_LAST: u32 = (1 << 24) - 1;
 
 /// The fold and the open grants.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -168,231 +163,6 @@ impl Room {
     fn remove(&mut self, other: Self) {
         self.threads = self.threads.checked_sub(other.threads).expect("released at most once");
         self.memory = self.memory.checked_sub(other.memory).expect("released at most once");
-    }
-}
-
-/// Grants: given in memory, counted at once.
-impl Ledger {
-    /// Grants a project its name and a virtual network.
-    pub fn grant_project(&mut self, id: ProjectId, name: &str) -> Result<u32, Rejected> {
-        if self.project_names.contains_key(name) {
-            return Err(Rejected::NameTaken { what: "project", name: name.to_owned() });
-        }
-        let last = self.vnis.last().copied().unwrap_or(VNI_FIRST - 1);
-        let vni = if last < VNI_LAST {
-            last + 1
-        } else {
-            (VNI_FIRST..=VNI_LAST)
-                .find(|vni| !self.vnis.contains(vni))
-                .ok_or(Rejected::Short(Shortage::Addresses))?
-        };
-        self.insert_project(id, name, vni, Entry::Granted);
-        Ok(vni)
-    }
-
-    /// Grants the deletion of an empty project: nothing can be created in it until it is journaled or
-    /// dropped.
-    pub fn grant_project_delete(&mut self, id: ProjectId) -> Result<(), Rejected> {
-        let project = self.projects.get_mut(&id).ok_or(Rejected::NoSuchProject(id))?;
-        match project.state {
-            Entry::Granted | Entry::Closing => Err(Rejected::NoSuchProject(id)),
-            Entry::Journaled if project.instances > 0 => {
-                Err(Rejected::ProjectNotEmpty { instances: project.instances })
-            }
-            Entry::Journaled => {
-                project.state = Entry::Closing;
-                Ok(())
-            }
-        }
-    }
-
-    /// Ends a project's grant without its having been journaled.
-    pub fn drop_project(&mut self, id: ProjectId) {
-        match self.projects.get_mut(&id).map(|project| &mut project.state) {
-            Some(Entry::Granted) => self.remove_project(id),
-            Some(state @ Entry::Closing) => *state = Entry::Journaled,
-            Some(Entry::Journaled) | None => {}
-        }
-    }
-
-    /// Grants a new instance its name, its address and its membership.
-    pub fn grant_instance(
-        &mut self,
-        id: InstanceId,
-        project: ProjectId,
-        name: &str,
-    ) -> Result<Address, Rejected> {
-        let entry = self.projects.get(&project).ok_or(Rejected::NoSuchProject(project))?;
-        if entry.state != Entry::Journaled {
-            return Err(Rejected::NoSuchProject(project));
-        }
-        if self.instance_names.contains_key(&(project, name.to_owned())) {
-            return Err(Rejected::NameTaken { what: "instance", name: name.to_owned() });
-        }
-        let free = (entry.next_address..=SUBNET_LAST)
-            .chain(SUBNET_FIRST..entry.next_address)
-            .find(|address| !entry.addresses.contains(address));
-        let address = free.ok_or(Rejected::Short(Shortage::Addresses))?;
-        let vni = entry.vni;
-        self.insert_instance(id, project, name, address, false);
-        Ok(Address { virtual_ip: Ipv4Addr::from(address), mac: mac_of(address), vni })
-    }
-
-    /// Ends an instance's grant without its having been journaled.
-    pub fn drop_instance(&mut self, id: InstanceId) {
-        if self.instances.get(&id).is_some_and(|instance| !instance.is_journaled) {
-            self.free_name(id);
-            self.free_address(id);
-        }
-    }
-
-    /// Grants room for a VMM on the least loaded sled that has it; `dice` breaks ties.
-    pub fn grant_room(
-        &mut self,
-        instance: InstanceId,
-        vmm: VmmId,
-        size: Size,
-        dice: u64,
-    ) -> Result<SledId, Shortage> {
-        let open: Vec<(SledId, &SledEntry)> = self
-            .sleds
-            .iter()
-            .filter(|(_, sled)| sled.is_provisionable && !sled.is_expunged && sled.boot.is_some())
-            .map(|(id, sled)| (*id, sled))
-            .collect();
-        if open.is_empty() {
-            return Err(Shortage::NoSled);
-        }
-        let fitting: Vec<(u64, SledId)> = open
-            .iter()
-            .filter(|(_, sled)| sled.room.free(sled.held).fits(size))
-            .map(|(id, sled)| (load_with(sled, size), *id))
-            .collect();
-        let Some(least) = fitting.iter().map(|(load, _)| *load).min() else {
-            let free = open.iter().map(|(_, sled)| sled.room.free(sled.held));
-            return Err(Shortage::Room {
-                wanted: size,
-                threads_free_max: free.clone().map(|room| room.threads).max().unwrap_or(0),
-                memory_free_max: free.map(|room| room.memory).max().unwrap_or(0),
-            });
-        };
-        let tied: Vec<SledId> =
-            fitting.iter().filter(|(load, _)| *load == least).map(|(_, id)| *id).collect();
-        let sled = tied[(dice % tied.len() as u64) as usize];
-        self.hold(vmm, VmmEntry { instance, sled, size, is_journaled: false, is_held: true });
-        Ok(sled)
-    }
-
-    /// Ends a room grant without its having been journaled.
-    pub fn drop_room(&mut self, vmm: VmmId) {
-        if self.vmms.get(&vmm).is_some_and(|entry| !entry.is_journaled) {
-            self.release(vmm);
-            self.forget(vmm);
-        }
-    }
-
-    /// Grants that are neither journaled nor dropped: instances and VMMs of the given instance.
-    pub fn open_grants(&self, id: InstanceId) -> (bool, Vec<VmmId>) {
-        let instance = self.instances.get(&id).is_some_and(|entry| !entry.is_journaled);
-        let is_open = |(_, entry): &(&VmmId, &VmmEntry)| entry.instance == id && !entry.is_journaled;
-        (instance, self.vmms.iter().filter(is_open).map(|(vmm, _)| *vmm).collect())
-    }
-}
-
-/// The fold: facts, in log order.
-impl Ledger {
-    /// Applies an event of `instance/<id>`.
-    pub fn apply_instance(&mut self, id: InstanceId, event: &InstanceEvent) {
-        match event {
-            InstanceEvent::Created { spec, address, .. } => {
-                if let Some(entry) = self.instances.get_mut(&id) {
-                    entry.is_journaled = true;
-                } else {
-                    self.insert_instance(id, spec.project, &spec.name, u32::from(address.virtual_ip), true);
-                }
-            }
-            InstanceEvent::StartBegan { vmm, sled, size, .. } => {
-                if let Some(entry) = self.vmms.get_mut(vmm) {
-                    entry.is_journaled = true;
-                } else {
-                    let (sled, size) = (*sled, *size);
-                    self.hold(*vmm, VmmEntry { instance: id, sled, size, is_journaled: true, is_held: true });
-                }
-                self.charge(id, Some(*size));
-            }
-            InstanceEvent::SagaUnwound { undone, .. } if undone.contains(&Step::Reserve) => {
-                self.charge(id, None);
-            }
-            InstanceEvent::Updated(update) if update.active.is_none() => self.charge(id, None),
-            InstanceEvent::VmmGone { vmm, .. } => self.release(*vmm),
-            InstanceEvent::VmmReaped { vmm } => {
-                self.retire(*vmm);
-                if self.instances.get(&id).is_some_and(|entry| entry.is_deleted && entry.vmms == 0) {
-                    self.free_address(id);
-                }
-            }
-            InstanceEvent::Deleted => {
-                self.free_name(id);
-                let entry = self.instances.get_mut(&id).expect("only what exists is deleted");
-                entry.is_deleted = true;
-                if entry.vmms == 0 {
-                    self.free_address(id);
-                }
-            }
-            InstanceEvent::StartNotPlaced { .. }
-            | InstanceEvent::SagaAdvanced { .. }
-            | InstanceEvent::SagaUnwound { .. }
-            | InstanceEvent::SagaEnded { .. }
-            | InstanceEvent::VmmReported { .. }
-            | InstanceEvent::ReportAnomalous { .. }
-            | InstanceEvent::VmmFailed { .. }
-            | InstanceEvent::StopRequested { .. }
-            | InstanceEvent::StopWithdrawn { .. }
-            | InstanceEvent::RebootRequested { .. }
-            | InstanceEvent::RebootAnswered { .. }
-            | InstanceEvent::Updated(_) => {}
-        }
-    }
-
-    /// Applies an event of `project/<id>`.
-    pub fn apply_project(&mut self, id: ProjectId, event: &ProjectEvent) {
-        match event {
-            ProjectEvent::Created { name, vni, .. } => match self.projects.get_mut(&id) {
-                Some(project) => project.state = Entry::Journaled,
-                None => self.insert_project(id, name, *vni, Entry::Journaled),
-            },
-            ProjectEvent::Changed { name, .. } => {
-                let project = self.projects.get_mut(&id).expect("only what exists changes");
-                self.project_names.remove(&project.name);
-                self.project_names.insert(name.clone(), id);
-                project.name.clone_from(name);
-            }
-            ProjectEvent::Deleted => self.remove_project(id),
-        }
-    }
-
-    /// Applies an event of `sled/<id>`.
-    pub fn apply_sled(&mut self, id: SledId, event: &SledEvent) {
-        match event {
-            SledEvent::Registered { name, threads, memory, .. } => {
-                let room = Room { threads: *threads, memory: *memory };
-                let entry = self.sleds.entry(id).or_insert_with(|| SledEntry {
-                    name: name.clone(),
-                    room,
-                    held: Room::default(),
-                    is_provisionable: true,
-                    is_expunged: false,
-                    boot: None,
-                });
-                entry.name.clone_from(name);
-                entry.room = room;
-            }
-            SledEvent::Booted { boot, epoch } => self.sled_mut(id).boot = Some((*boot, *epoch)),
-            SledEvent::ProvisionableChanged { provisionable, .. } => {
-                self.sled_mut(id).is_provisionable = *provisionable;
-            }
-            SledEvent::Expunged { .. } => self.sled_mut(id).is_expunged = true,
-        }
     }
 }
 
@@ -614,19 +384,4 @@ impl Ledger {
     fn sled_mut(&mut self, id: SledId) -> &mut SledEntry {
         self.sleds.get_mut(&id).expect("a sled registers first")
     }
-}
-
-/// How full a sled would be with one more, in millionths of the scarcer resource.
-fn load_with(sled: &SledEntry, size: Size) -> u64 {
-    let share = |held: u64, more: u64, all: u64| (held + more).saturating_mul(1_000_000) / all.max(1);
-    let threads = share(u64::from(sled.held.threads), u64::from(size.ncpus), u64::from(sled.room.threads));
-    // In MiB, so that the product stays far from overflow.
-    let memory = share(sled.held.memory >> 20, size.memory >> 20, sled.room.memory >> 20);
-    threads.max(memory)
-}
-
-/// A locally administered address that is unique within the project because the virtual IP is.
-fn mac_of(address: u32) -> [u8; 6] {
-    let [a, b, c, d] = address.to_be_bytes();
-    [0xa8, 0x40, a, b, c, d]
 }
