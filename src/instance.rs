@@ -52,7 +52,7 @@ pub async fn run(verb: InstanceVerb) -> Outcome {
         }
         InstanceVerb::Start { one, wait } => act(&one, "start", &wait, "running").await,
         InstanceVerb::Stop { one, wait } => act(&one, "stop", &wait, "stopped").await,
-        InstanceVerb::Reboot { one, wait } => act(&one, "reboot", &wait, "running").await,
+        InstanceVerb::Reboot { one, wait } => reboot(&one, &wait).await,
         InstanceVerb::Delete { one, yes } => {
             let (client, id) = find(&one).await?;
             confirm(&format!("delete instance {} for good?", one.instance), yes)?;
@@ -63,7 +63,11 @@ pub async fn run(verb: InstanceVerb) -> Outcome {
             Ok(())
         }
         InstanceVerb::History { one, after, limit } => {
-            let (client, id) = find(&one).await?;
+            let found = find(&one).await;
+            let (client, id) = found.map_err(|failure| match failure.hint {
+                None => failure.hint("a deleted instance is found by its whole id"),
+                Some(_) => failure,
+            })?;
             let (after, limit) = (after.to_string(), limit.to_string());
             let query = [("after", after.as_str()), ("limit", limit.as_str())];
             let history = client.get(&format!("/ops/v1/instances/{id}/history"), &query).await?;
@@ -77,6 +81,21 @@ async fn act(one: &One, action: &str, wait: &WaitArgs, goal: &str) -> Outcome {
     let (client, id) = find(one).await?;
     let answer = client.post(&format!("/v1/instances/{id}/{action}"), &[], None).await?;
     show(&settle(&client, answer, wait, goal).await?, &one.client);
+    Ok(())
+}
+
+/// A reboot ends where it began: it is done when the state has changed since, and is running again.
+async fn reboot(one: &One, wait: &WaitArgs) -> Outcome {
+    let (client, id) = find(one).await?;
+    let path = format!("/v1/instances/{id}");
+    let before = text(&client.get(&path, &[]).await?, "time_run_state_updated");
+    let mut answer = client.post(&format!("{path}/reboot"), &[], None).await?;
+    let until = Instant::now() + wait.timeout;
+    while wait.wait.is_some() && text(&answer, "time_run_state_updated") == before && Instant::now() < until {
+        tokio::time::sleep(LOOK_EVERY).await;
+        answer = client.get(&path, &[]).await?;
+    }
+    show(&settle(&client, answer, wait, "running").await?, &one.client);
     Ok(())
 }
 
@@ -176,8 +195,6 @@ async fn settle(client: &Client, instance: Value, wait: &WaitArgs, goal: &str) -
     };
     let wanted = if wanted.is_empty() { goal } else { wanted.as_str() };
     let (id, name) = (text(&instance, "id"), text(&instance, "name"));
-    // A reboot begins where it ends; one look is enough to see it leave, because the answer came after it
-    // was delivered.
     let until = Instant::now() + wait.timeout;
     let mut last = instance;
     loop {

@@ -1,6 +1,6 @@
 //! `musher serve`: puts the parts together, says where they are, and takes them apart again.
 //!
-//! Start: lock, log, cache, read models, shared resources, sleds, unfinished work, listeners. Stop: no new
+//! Start: addresses, lock, log, cache, read models, shared resources, sleds, unfinished work. Stop: no new
 //! requests, appends finish, caches are brought up to date, the log is closed. `kill -9` at any point is
 //! equally safe, only slower.
 
@@ -50,8 +50,10 @@ pub async fn run(args: &ServeArgs) -> Outcome {
     let config = Config::load(args.config.as_deref(), &overrides)
         .map_err(|error| Failure { exit: Exit::Usage, ..Failure::from(error) })?;
     start_logging(&config)?;
-    let (daemon, reasons) = Daemon::start(&config, args.accept_loss).await?;
-    let ended = daemon.serve(&config, reasons).await;
+    // An address that is taken is found out before anything is opened; who connects meanwhile waits.
+    let listeners = (listen(config.server.listen).await?, listen(config.server.sled_listen).await?);
+    let (daemon, report) = Daemon::start(&config, args.accept_loss).await?;
+    let ended = daemon.serve(&config, listeners, &report).await;
     daemon.stop().await;
     ended
 }
@@ -133,9 +135,12 @@ impl Daemon {
     }
 
     /// Listens until a signal or a failure.
-    async fn serve(&self, config: &Config, report: Report) -> Outcome {
-        let clients = listen(config.server.listen).await?;
-        let sleds = listen(config.server.sled_listen).await?;
+    async fn serve(
+        &self,
+        config: &Config,
+        (clients, sleds): (TcpListener, TcpListener),
+        report: &Report,
+    ) -> Outcome {
         let addresses = (local(&clients)?, local(&sleds)?);
         let state = ApiState {
             control: self.control.clone(),
@@ -153,7 +158,7 @@ impl Daemon {
             tokio::spawn(api::serve(clients, state.clone(), limits.clone(), until(stopping.clone())));
         let for_sleds = tokio::spawn(api::serve_sleds(sleds, state, limits, until(stopping)));
         self.ready.enter(Phase::Ready);
-        greet(config, addresses, &report);
+        greet(config, addresses, report);
         let ended = self.until_the_end().await;
         self.ready.enter(match &ended {
             Ok(()) => Phase::ShuttingDown,

@@ -53,6 +53,29 @@ fn an_instance_lives_its_whole_life_by_command() {
 }
 
 #[test]
+fn a_reboot_that_is_waited_for_has_rebooted() {
+    let (_dir, data) = scratch();
+    let daemon = Daemon::start(&data);
+    let created = json(&daemon.cli(&["instance", "create", "web-1", "--wait", "-o", "json"]));
+    let rebooted = json(&daemon.cli(&["instance", "reboot", "web-1", "--wait", "-o", "json"]));
+    assert_eq!(rebooted["run_state"], "running");
+    assert_ne!(rebooted["time_run_state_updated"], created["time_run_state_updated"]);
+    let history = stdout(&daemon.cli(&["instance", "history", "web-1"]));
+    assert!(history.contains("reported rebooting"), "{history}");
+}
+
+#[test]
+fn an_address_that_is_taken_is_refused_before_anything_is_made() {
+    let (_dir, data) = scratch();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let output = musher().args(["serve", "--listen", &address, "--data"]).arg(&data).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains(&format!("cannot listen on {address}")), "{}", stderr(&output));
+    assert!(!data.exists());
+}
+
+#[test]
 fn refusals_say_why_and_exit_with_their_code() {
     let (_dir, data) = scratch();
     let daemon = Daemon::start(&data);

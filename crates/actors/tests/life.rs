@@ -44,6 +44,7 @@ async fn an_instance_lives_through_every_command() {
     let gone = fleet.control.instance(id).await.unwrap_err();
     assert!(matches!(gone, CommandError::Rejected(Rejected::NoSuchInstance(_))), "{gone}");
     fleet.until("nothing is held", async || nothing_is_held(&fleet).await).await;
+    fleet.until("nobody acts for it any more", async || fleet.control.live_instances() == 0).await;
     fleet.create("web-1", false).await;
     assert_eq!(fleet.fatal.reason(), None);
 }

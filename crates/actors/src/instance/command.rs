@@ -124,45 +124,50 @@ impl Shell {
         let waiting: Vec<OpId> = self.waiters.keys().copied().collect();
         for op in waiting {
             if !self.is_wished(op) {
-                self.answer(op, Ok(()));
+                self.answer(op, &Ok(()));
             }
         }
     }
 
-    /// Answers those who wait for an order with what its sled said of it.
-    pub(super) fn answer_by(&mut self, effect: Effect, answer: Answer) {
-        let Some(op) = op_of(effect) else {
-            return;
-        };
+    /// Takes out those who wait for the order behind an effect.
+    pub(super) fn who_waits_for(&mut self, effect: Effect) -> Vec<Waiter> {
+        op_of(effect).and_then(|op| self.waiters.remove(&op)).unwrap_or_default()
+    }
+
+    /// Answers those who waited for an order with what its sled said of it.
+    pub(super) fn answer_by(&self, waiting: Vec<Waiter>, answer: Answer) {
         let not_confirmed = |failure, reason: &str| {
             Err(CommandError::NotConfirmed { failure, reason: format!("the sled {reason}") })
         };
-        self.answer(
-            op,
-            match answer {
-                Answer::Definite(EffectResult::Done(_)) => Ok(()),
-                Answer::Definite(EffectResult::Refused(Refusal::NoSuchVmm)) => Err(CommandError::VmmMissing),
-                Answer::Definite(EffectResult::Refused(refusal)) => {
-                    not_confirmed(SledFailure::Server, &format!("refused for now ({refusal:?})"))
-                }
-                Answer::Unknown(SledFailure::Timeout) => {
-                    not_confirmed(SledFailure::Timeout, "did not answer in time")
-                }
-                Answer::Unknown(SledFailure::Transport) => {
-                    not_confirmed(SledFailure::Transport, "cannot be reached")
-                }
-                Answer::Unknown(SledFailure::Server) => not_confirmed(SledFailure::Server, "failed"),
-            },
-        );
+        let result = match answer {
+            Answer::Definite(EffectResult::Done(_)) => Ok(()),
+            Answer::Definite(EffectResult::Refused(Refusal::NoSuchVmm)) => Err(CommandError::VmmMissing),
+            Answer::Definite(EffectResult::Refused(refusal)) => {
+                not_confirmed(SledFailure::Server, &format!("refused for now ({refusal:?})"))
+            }
+            Answer::Unknown(SledFailure::Timeout) => {
+                not_confirmed(SledFailure::Timeout, "did not answer in time")
+            }
+            Answer::Unknown(SledFailure::Transport) => {
+                not_confirmed(SledFailure::Transport, "cannot be reached")
+            }
+            Answer::Unknown(SledFailure::Server) => not_confirmed(SledFailure::Server, "failed"),
+        };
+        self.answer_all(waiting, &result);
     }
 
     pub(super) fn on_wait_is_over(&mut self, op: OpId) {
         let reason = "the sled has not answered yet".to_owned();
-        self.answer(op, Err(CommandError::NotConfirmed { failure: SledFailure::Timeout, reason }));
+        self.answer(op, &Err(CommandError::NotConfirmed { failure: SledFailure::Timeout, reason }));
     }
 
-    fn answer(&mut self, op: OpId, result: Result<(), CommandError>) {
-        for waiter in self.waiters.remove(&op).into_iter().flatten() {
+    fn answer(&mut self, op: OpId, result: &Result<(), CommandError>) {
+        let waiting = self.waiters.remove(&op).unwrap_or_default();
+        self.answer_all(waiting, result);
+    }
+
+    fn answer_all(&self, waiting: Vec<Waiter>, result: &Result<(), CommandError>) {
+        for waiter in waiting {
             let answer = result.clone().map(|()| self.accepted());
             // A caller that hung up finds the outcome by looking.
             let _ = waiter.send(answer);

@@ -114,14 +114,10 @@ impl Actor for InstanceActor {
         let Life::Loaded(shell) = life else {
             unreachable!("messages are handled after the start");
         };
-        match message {
+        let done = match message {
             InstanceMsg::Command { ask, context, ticket, reply } => {
                 shell.on_command(ask, &context, reply).await?;
                 drop(ticket);
-                if !shell.exists() {
-                    // A creation that was refused leaves nothing to act for.
-                    me.stop(None);
-                }
                 Ok(())
             }
             InstanceMsg::Report { sled, vmm, report, ticket, reply } => {
@@ -146,6 +142,12 @@ impl Actor for InstanceActor {
                 let _ = reply.send(shell.state().cloned().map(Box::new));
                 Ok(())
             }
+        };
+        if shell.is_over() {
+            // A creation that was refused, or a deletion that holds nothing any more: what still comes is
+            // answered, and whatever comes later activates anew.
+            let _ = me.drain();
         }
+        done
     }
 }

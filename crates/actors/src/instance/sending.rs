@@ -94,7 +94,9 @@ impl Shell {
         effect: Effect,
         answer: Answer,
     ) -> Result<(), ActorProcessingErr> {
-        self.answer_by(effect, answer);
+        // Who waits is answered with the state after the answer is folded, and with the answer itself: the
+        // fold alone could only say that the order is over.
+        let waiting = self.who_waits_for(effect);
         let given = match answer {
             Answer::Definite(result) => {
                 let cause = self.sending.get(&effect).map(|sending| sending.cause);
@@ -106,6 +108,7 @@ impl Shell {
                 Ok(super::shell::Given::Nothing)
             }
         };
+        self.answer_by(waiting, answer);
         self.send_later(effect, answer);
         self.go_on(given)
     }

@@ -100,8 +100,9 @@ impl Shell {
         }
     }
 
-    pub(super) fn exists(&self) -> bool {
-        self.state.is_some()
+    /// Whether there is nothing to act for any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.state.as_ref().is_none_or(|state| state.deleted.is_some() && state.vmms.is_empty())
     }
 
     pub(super) fn state(&self) -> Option<&Instance> {

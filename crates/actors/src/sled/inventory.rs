@@ -72,7 +72,8 @@ impl Shell {
         let id = self.id;
         let listed: BTreeSet<VmmId> =
             inventory.vmms.iter().map(|vmm| VmmId::new(vmm.propolis_id.as_uuid())).collect();
-        let look = self.ledger.look(asked_at, {
+        // What was registered since the question was asked is no orphan: look at everything durable by now.
+        let look = self.ledger.look(self.env.log.durable().get(), {
             let listed = listed.clone();
             move |ledger| {
                 let places: Vec<_> = listed.iter().map(|vmm| ledger.vmm(*vmm)).collect();
