@@ -17,7 +17,7 @@ use eventlog::journal::{Journal, JournalConfig, OpenError, Recovery, StoreId, St
 use eventlog::{Log, Position};
 use lifecycle::{InstanceId, Policy, SledId, Span};
 use projections::Projections;
-use sim_sled::embedded::{EmbeddedSled, Fabric, Options};
+use sim_sled::embedded::{EmbeddedSled, Fabric, Options, StateFileError};
 use sim_sled::machine::{Config as SledConfig, Timing};
 use sled_protocol::{BootId, SledClient, SledResources};
 use std::collections::BTreeMap;
@@ -114,9 +114,7 @@ impl Daemon {
         let (fatal, switchboard) = (Fatal::default(), Arc::new(Switchboard::default()));
         let connector: Arc<dyn SledConnector> = Arc::clone(&switchboard) as _;
         let env = environment(config, Arc::clone(&log), cache.clone(), connector, fatal.clone());
-        let (control, predecessor) = ControlPlane::start(env)
-            .await
-            .map_err(|error| Failure::new(Exit::Damaged, format!("the daemon cannot start: {error}")))?;
+        let (control, predecessor) = ControlPlane::start(env).await.map_err(start_failure)?;
         let (projections, projector) = projections::spawn(Arc::clone(&log), cache);
         let sleds = embedded_sleds(config, store, &control, &switchboard)?;
         if !predecessor.existed {
@@ -232,6 +230,15 @@ pub fn open_failure(error: OpenError) -> Failure {
         | OpenError::WitnessLost { .. } => Exit::Damaged,
     };
     Failure::new(exit, error.to_string())
+}
+
+/// What cannot be read is damage; what cannot be written or started is not.
+fn start_failure(error: actors::StartError) -> Failure {
+    let exit = match &error {
+        actors::StartError::Read(_) | actors::StartError::Decode(_) => Exit::Damaged,
+        actors::StartError::Append(_) | actors::StartError::Actor(_) => Exit::Refused,
+    };
+    Failure::new(exit, format!("the daemon cannot start: {error}"))
 }
 
 fn tell(recovery: &Recovery) {
@@ -357,8 +364,14 @@ fn embedded_sleds(
             control_plane: control.intake(),
             fabric: fabric.clone(),
         });
-        let embedded =
-            opened.map_err(|error| Failure::new(Exit::Damaged, format!("simulated sled {name}: {error}")))?;
+        let embedded = opened.map_err(|error| {
+            let exit = match &error {
+                StateFileError::Damaged { .. } | StateFileError::TooLarge { .. } => Exit::Damaged,
+                StateFileError::Read { .. } | StateFileError::Write(_) => Exit::Refused,
+            };
+            Failure::new(exit, format!("simulated sled {name}: {error}"))
+                .hint("its state is in the data directory; without the file it starts empty")
+        })?;
         let client: Arc<dyn SledClient> = Arc::new(embedded.clone());
         switchboard.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(SledId::new(id), client);
         sleds.push(embedded);

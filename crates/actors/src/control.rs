@@ -10,8 +10,8 @@ use crate::projects::{ProjectAsk, Projects};
 use crate::sled::SledStatus;
 use crate::sleds::Sleds;
 use crate::supervisor::Undeliverable;
-use crate::writer::Writer;
-use eventlog::Log;
+use crate::writer::{AppendError, Writer};
+use eventlog::{Log, Unavailable};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use journal::{Actor as Who, Context, Event, StreamName};
@@ -261,10 +261,15 @@ async fn mark_start(env: &Arc<Env>) -> Result<Predecessor, StartError> {
     let ended_cleanly = matches!(last, Some(Event::System(SystemEvent::DaemonStopped)));
     let predecessor = Predecessor { existed: last.is_some(), ended_cleanly };
     let started = SystemEvent::DaemonStarted { build: env.build.clone(), after_clean_stop: ended_cleanly };
-    writer
-        .append(&[Event::from(started)], &daemon())
-        .await
-        .map_err(|error| StartError::Append(error.to_string()))?;
+    match writer.append(&[Event::from(started)], &daemon()).await {
+        // A full disk refuses commands, not reads; the log recovers by itself when there is space.
+        Err(AppendError::Refused(why @ Unavailable::NoSpace(_))) => {
+            tracing::error!(%why, "commands are refused until there is space; reads go on");
+        }
+        appended => {
+            appended.map_err(|error| StartError::Append(error.to_string()))?;
+        }
+    }
     Ok(predecessor)
 }
 
