@@ -4,10 +4,15 @@ use crate::cli::ServerArgs;
 use crate::exit::{Exit, Failure};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
+use std::io::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 /// Longest wait for one answer: longer than the daemon ever holds one.
 const ANSWER_MAX: Duration = Duration::from_secs(40);
+
+/// Longest download: a day.
+const DOWNLOAD_MAX: Duration = Duration::from_hours(24);
 
 /// A connection to one daemon.
 pub struct Client {
@@ -96,6 +101,35 @@ impl Client {
         self.send(Method::DELETE, path, query, None).await
     }
 
+    /// GET into a new file; answers its size in bytes.
+    pub async fn download(&self, path: &str, query: &[(&str, &str)], to: &Path) -> Result<u64, Failure> {
+        let mut request = self.http.get(format!("{}{path}", self.server)).query(query).timeout(DOWNLOAD_MAX);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let unreachable = |error: reqwest::Error| {
+            let why = innermost(&error);
+            Failure::from(ClientError::Unreachable(format!(
+                "the daemon at {} ended the answer: {why}",
+                self.server
+            )))
+        };
+        let mut answer = request.send().await.map_err(unreachable)?;
+        if !answer.status().is_success() {
+            return Err(refusal(answer).await.into());
+        }
+        let written =
+            |error: std::io::Error| Failure::new(Exit::Refused, format!("{}: {error}", to.display()));
+        let mut file = std::fs::File::create_new(to).map_err(written)?;
+        let mut bytes = 0;
+        while let Some(piece) = answer.chunk().await.map_err(unreachable)? {
+            file.write_all(&piece).map_err(written)?;
+            bytes += piece.len() as u64;
+        }
+        file.sync_all().map_err(written)?;
+        Ok(bytes)
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -115,25 +149,27 @@ impl Client {
             ClientError::Unreachable(format!("the daemon at {} does not answer: {why}", self.server))
         };
         let answer = request.send().await.map_err(unreachable)?;
-        let status = answer.status();
-        let request_id =
-            answer.headers().get("x-request-id").and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
-        let text = answer.text().await.map_err(unreachable)?;
-        if status.is_success() {
-            if text.is_empty() {
-                return Ok(Value::Null);
-            }
-            return serde_json::from_str(&text).map_err(|error| {
-                ClientError::Unreachable(format!(
-                    "{} does not answer like a musher daemon: {error}",
-                    self.server
-                ))
-            });
+        if !answer.status().is_success() {
+            return Err(refusal(answer).await);
         }
-        let body: Value = serde_json::from_str(&text).unwrap_or(Value::Null);
-        let message = body["message"].as_str().map_or_else(|| format!("status {status}"), ToOwned::to_owned);
-        Err(ClientError::Refused(Refused { status, message, request_id }))
+        let text = answer.text().await.map_err(unreachable)?;
+        if text.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_str(&text).map_err(|error| {
+            ClientError::Unreachable(format!("{} does not answer like a musher daemon: {error}", self.server))
+        })
     }
+}
+
+/// What an answer that is not a success says.
+async fn refusal(answer: reqwest::Response) -> ClientError {
+    let status = answer.status();
+    let request_id =
+        answer.headers().get("x-request-id").and_then(|id| id.to_str().ok()).map(ToOwned::to_owned);
+    let body: Value = answer.json().await.unwrap_or(Value::Null);
+    let message = body["message"].as_str().map_or_else(|| format!("status {status}"), ToOwned::to_owned);
+    ClientError::Refused(Refused { status, message, request_id })
 }
 
 /// The cause that says something to people.

@@ -222,9 +222,9 @@ async fn trouble(client: &Client, id: &str) -> String {
     let Ok(state) = client.get(&format!("/ops/v1/instances/{id}"), &[]).await else {
         return String::new();
     };
-    match &state["last_trouble"]["cause"] {
-        Value::Null => String::new(),
-        cause => format!(": {cause}"),
+    match state["state"]["last_trouble"]["cause"].as_object().and_then(|cause| cause.iter().next()) {
+        None => String::new(),
+        Some((kind, detail)) => format!(": {} {detail}", kind.replace('_', " ")),
     }
 }
 

@@ -10,13 +10,16 @@ mod cli;
 mod client;
 mod config;
 mod demo;
+mod embedded;
 mod exit;
 mod fleet;
 mod instance;
+mod log_tools;
 mod offline;
 mod output;
 mod real;
 mod serve;
+mod store;
 
 use clap::Parser as _;
 use cli::{Cli, Command};

@@ -1,22 +1,24 @@
-//! `musher log …` and `musher replay …` on a stopped data directory.
+//! `musher log stats|verify` and `musher replay` on a stopped data directory or an export.
 //!
 //! The directory is locked while it is read, so that nobody writes it meanwhile; nothing in it is changed.
 
 use crate::cli::{ClientArgs, LogVerb, ReplayArgs};
 use crate::client::Client;
 use crate::exit::{Exit, Failure, Outcome};
+use crate::log_tools::{self, portable_failure};
 use crate::output::{self, Format};
 use crate::real::SystemClock;
-use crate::serve::open_failure;
+use crate::store::open_failure;
 use actors::Clock as _;
 use eventlog::cache::SledCache;
+use eventlog::portable::ExportReader;
 use eventlog::{Cache, JournalReader, Position, StoreLock};
 use journal::{Event, StreamName};
 use lifecycle::{InstanceEvent, InstanceId, ProjectEvent, ProjectId};
-use replay::{At, Options, Scope, VerifyReport};
+use replay::{At, Options, Scope, Source, VerifyReport};
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Memory for looking at the cache of a stopped directory.
 const CACHE_BYTES: u64 = 16 << 20;
@@ -26,13 +28,37 @@ const SCAN_RECORDS: usize = 4_096;
 const LARGEST: usize = 5;
 
 /// A stopped data directory.
-struct Stopped {
+pub struct Stopped {
     _lock: StoreLock,
-    reader: JournalReader,
+    /// Its journal.
+    pub reader: JournalReader,
+}
+
+/// Where the past is read from.
+enum Past {
+    Directory(Stopped),
+    Export(ExportReader),
+}
+
+impl Past {
+    fn open(data: &Path, file: Option<&Path>) -> Result<Self, Failure> {
+        match file {
+            Some(file) => Ok(Self::Export(ExportReader::open(file).map_err(portable_failure)?)),
+            None => Ok(Self::Directory(Stopped::open(data)?)),
+        }
+    }
+
+    fn source(&self) -> &dyn Source {
+        match self {
+            Self::Directory(stopped) => &stopped.reader,
+            Self::Export(reader) => reader,
+        }
+    }
 }
 
 impl Stopped {
-    fn open(data: &Path) -> Result<Self, Failure> {
+    /// Locks the directory and opens its journal for reading.
+    pub fn open(data: &Path) -> Result<Self, Failure> {
         if !data.join("journal").is_dir() {
             return Err(Failure::new(
                 Exit::Refused,
@@ -52,8 +78,7 @@ impl Stopped {
 /// Runs a verb of `log`.
 pub async fn log(verb: LogVerb) -> Outcome {
     match verb {
-        LogVerb::Stats { data: Some(data), client } => stats(&data, &client),
-        LogVerb::Stats { data: None, client } => {
+        LogVerb::Stats { data: None, file: None, client } => {
             let answer = Client::new(&client.server)?.get("/ops/v1/log/stats", &[]).await?;
             if client.output == Format::Json {
                 output::json(&answer);
@@ -67,25 +92,33 @@ pub async fn log(verb: LogVerb) -> Outcome {
             }
             Ok(())
         }
-        LogVerb::Verify { data, output } => verify_log(&data, output),
+        LogVerb::Stats { data, file, client } => {
+            let data = data.unwrap_or_else(|| PathBuf::from("./data"));
+            stats(&Past::open(&data, file.as_deref())?, &client)
+        }
+        LogVerb::Verify { file: Some(file), .. } => {
+            let reader = ExportReader::open(&file).map_err(portable_failure)?;
+            let (first, last) = (reader.first(), reader.durable());
+            output::line(format!("positions {first} to {last}, every frame and the whole as it was written"));
+            Ok(())
+        }
+        LogVerb::Verify { data, file: None, output } => verify_log(&data, output),
+        carried => log_tools::run(carried).await,
     }
 }
 
-fn stats(data: &Path, client: &ClientArgs) -> Outcome {
-    let stopped = Stopped::open(data)?;
-    let stats = replay::stats(&stopped.reader, LARGEST, &mut |_| {}).map_err(damaged)?;
+fn stats(past: &Past, client: &ClientArgs) -> Outcome {
+    let stats = replay::stats(past.source(), LARGEST, &mut |_| {}).map_err(damaged)?;
     if client.output == Format::Json {
         output::json(&stats);
         return Ok(());
     }
-    let log = stopped.reader.stats();
     for (key, value) in [
         ("durable", stats.durable.to_string()),
         ("events", stats.events.to_string()),
         ("appends", stats.appends.to_string()),
         ("streams", stats.streams.to_string()),
-        ("segments", log.segments.to_string()),
-        ("bytes", log.bytes.to_string()),
+        ("bytes", stats.bytes.to_string()),
         ("first", stats.time_first.clone().unwrap_or_default()),
         ("last", stats.time_last.clone().unwrap_or_default()),
     ] {
@@ -140,12 +173,15 @@ fn verify_log(data: &Path, format: Format) -> Outcome {
 
 /// Runs `replay`.
 pub fn replay(args: &ReplayArgs) -> Outcome {
-    let stopped = Stopped::open(&args.data)?;
-    let reader = &stopped.reader;
+    let past = Past::open(&args.data, args.file.as_deref())?;
+    let reader = past.source();
     let instance = args.instance.as_ref().map(|named| find(reader, &args.project, named)).transpose()?;
     if args.verify {
         let scope = instance.map_or(Scope::All, Scope::One);
-        return verify(reader, &args.data, scope, args.output);
+        return match &past {
+            Past::Directory(stopped) => verify_directory(&stopped.reader, &args.data, scope, args.output),
+            Past::Export(_) => verify(reader, &Options::default(), scope, args.output),
+        };
     }
     let Some(id) = instance else {
         return Err(Failure::new(Exit::Usage, "which instance?")
@@ -186,7 +222,7 @@ pub fn replay(args: &ReplayArgs) -> Outcome {
     Ok(())
 }
 
-fn verify(reader: &JournalReader, data: &Path, scope: Scope, format: Format) -> Outcome {
+fn verify_directory(reader: &JournalReader, data: &Path, scope: Scope, format: Format) -> Outcome {
     let log = reader.verify().map_err(open_failure)?;
     if let Some(problem) = log.problem {
         return Err(Failure::new(Exit::Damaged, problem));
@@ -198,7 +234,11 @@ fn verify(reader: &JournalReader, data: &Path, scope: Scope, format: Format) -> 
         .flatten()
         .map(|(cache, _)| cache);
     let options = Options { cache: cache.as_ref().map(|cache| cache as &dyn Cache), ..Options::default() };
-    let report = replay::verify(reader, scope, &options, &mut |_| {}).map_err(damaged)?;
+    verify(reader, &options, scope, format)
+}
+
+fn verify(source: &dyn Source, options: &Options<'_>, scope: Scope, format: Format) -> Outcome {
+    let report = replay::verify(source, scope, options, &mut |_| {}).map_err(damaged)?;
     show_report(&report, format);
     match report.first() {
         None => Ok(()),
@@ -235,7 +275,7 @@ fn show_report(report: &VerifyReport, format: Format) {
 }
 
 /// The instance that is named: by id, by the beginning of an id, or by name, the newest of that name.
-fn find(reader: &JournalReader, project: &str, named: &str) -> Result<InstanceId, Failure> {
+fn find(reader: &dyn Source, project: &str, named: &str) -> Result<InstanceId, Failure> {
     if let Ok(id) = named.parse::<uuid::Uuid>() {
         return Ok(InstanceId::new(id));
     }

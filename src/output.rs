@@ -15,9 +15,16 @@ pub enum Format {
     Json,
 }
 
-/// Prints a line. A reader that went away (`| head`) is no error.
+/// Prints a line. A reader that went away (`| head`) has what it wanted; any other failure to print is one of
+/// the command, because its answer is lost.
 pub fn line(text: impl AsRef<str>) {
-    let _ = writeln!(std::io::stdout(), "{}", text.as_ref());
+    if let Err(error) = writeln!(std::io::stdout(), "{}", text.as_ref()) {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            std::process::exit(0);
+        }
+        eprintln!("error: the output cannot be written: {error}");
+        std::process::exit(1);
+    }
 }
 
 /// Prints a value as JSON.

@@ -6,38 +6,36 @@
 
 use crate::cli::ServeArgs;
 use crate::config::{Config, LogFormat, Overrides};
+use crate::embedded::{Switchboard, derived_id, embedded_sleds};
 use crate::exit::{Exit, Failure, Outcome};
-use crate::real::{SystemClock, SystemIds, host_boot};
+use crate::real::{SystemClock, SystemIds};
+use crate::store::{Keeper, keep_index, must_be_whole, open_cache, open_failure, open_journal, tell};
 use actors::control::Predecessor;
 use actors::projects::ProjectAsk;
-use actors::{Clock as _, ControlPlane, Env, Fatal, IdSource as _, Limits, RequestContext, SledConnector};
-use api::{ApiConfig, ApiState, Phase, Readiness};
-use eventlog::cache::{Cache, SledCache, catch_up};
-use eventlog::journal::{Journal, JournalConfig, OpenError, Recovery, StoreId, StoreLock};
-use eventlog::{Log, Position};
-use lifecycle::{InstanceId, Policy, SledId, Span};
+use actors::{ControlPlane, Env, Fatal, Limits, RequestContext, SledConnector};
+use api::{ApiConfig, ApiState, LogKeeper, Phase, Readiness};
+use eventlog::cache::Cache;
+use eventlog::journal::{Recovery, StoreId, StoreLock};
+use eventlog::{Log, Position, Version};
+use journal::StreamName;
+use lifecycle::{InstanceId, Policy, ProjectId, Span};
 use projections::Projections;
-use sim_sled::embedded::{EmbeddedSled, Fabric, Options, StateFileError};
-use sim_sled::machine::{Config as SledConfig, Timing};
-use sled_protocol::{BootId, SledClient, SledResources};
-use std::collections::BTreeMap;
+use sim_sled::embedded::EmbeddedSled;
 use std::io::IsTerminal as _;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use uuid::Uuid;
 
 /// Version shown and journaled.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
 /// Name of the project that a new store gets.
 const FIRST_PROJECT: &str = "demo";
+/// What tells the project's id from others derived from the same store.
+const FIRST_PROJECT_TAG: u8 = 0x01;
 /// Longest wait for connections to finish at shutdown.
 const CONNECTIONS_MAX: Duration = Duration::from_secs(5);
-/// Records of the stream index that are written in one step.
-const INDEX_STEPS: usize = 16;
 
 /// Runs the daemon until a signal or a failure ends it.
 pub async fn run(args: &ServeArgs) -> Outcome {
@@ -52,8 +50,10 @@ pub async fn run(args: &ServeArgs) -> Outcome {
     start_logging(&config)?;
     // An address that is taken is found out before anything is opened; who connects meanwhile waits.
     let listeners = (listen(config.server.listen).await?, listen(config.server.sled_listen).await?);
+    // Before anything runs: a signal that comes early must still end it cleanly.
+    let signals = Signals::listen()?;
     let (daemon, report) = Daemon::start(&config, args.accept_loss).await?;
-    let ended = daemon.serve(&config, listeners, &report).await;
+    let ended = daemon.serve(&config, listeners, signals, &report).await;
     daemon.stop().await;
     ended
 }
@@ -71,6 +71,20 @@ fn start_logging(config: &Config) -> Outcome {
     Ok(())
 }
 
+/// What tells the daemon to end.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Self, Failure> {
+        let on =
+            |kind| signal(kind).map_err(|error| Failure::new(Exit::Refused, format!("no signals: {error}")));
+        Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? })
+    }
+}
+
 /// Everything that runs.
 struct Daemon {
     _lock: StoreLock,
@@ -81,6 +95,7 @@ struct Daemon {
     sleds: Vec<EmbeddedSled>,
     ready: Arc<Readiness>,
     fatal: Fatal,
+    keeper: Arc<dyn LogKeeper>,
 }
 
 /// What there is to say about the start.
@@ -100,8 +115,8 @@ impl Daemon {
             )
         })?;
         let lock = StoreLock::acquire(data).map_err(open_failure)?;
-        let (journal, recovery) = Journal::open(&data.join("journal"), journal_config(config, accept_loss))
-            .map_err(open_failure)?;
+        must_be_whole(data)?;
+        let (journal, recovery, is_loss_accepted) = open_journal(config, accept_loss)?;
         tell(&recovery);
         let store = journal.store_id();
         let journal = Arc::new(journal);
@@ -115,11 +130,14 @@ impl Daemon {
         let connector: Arc<dyn SledConnector> = Arc::clone(&switchboard) as _;
         let env = environment(config, Arc::clone(&log), cache.clone(), connector, fatal.clone());
         let (control, predecessor) = ControlPlane::start(env).await.map_err(start_failure)?;
+        if is_loss_accepted {
+            let found = recovery.lost.as_ref().map_or(recovery.durable, |lost| lost.found).get();
+            let durable = recovery.lost.as_ref().map_or(found, |lost| lost.witnessed.get());
+            control.record_loss(durable, found, recovery.nameless).await.map_err(start_failure)?;
+        }
         let (projections, projector) = projections::spawn(Arc::clone(&log), cache);
         let sleds = embedded_sleds(config, store, &control, &switchboard)?;
-        if !predecessor.existed {
-            first_project(&control).await?;
-        }
+        first_project(&control, store).await?;
         let stopped = |error: projections::Stopped| Failure::new(Exit::Damaged, error.to_string());
         projections.wait_for(log.durable()).await.map_err(stopped)?;
         let unfinished: Vec<InstanceId> = projections.read(|model| {
@@ -128,7 +146,9 @@ impl Daemon {
         control.resume(unfinished.iter().copied()).await;
         let report = Report { recovery, predecessor, unfinished: unfinished.len() };
         let ready = Arc::new(Readiness::default());
-        let daemon = Self { _lock: lock, control, projections, projector, indexer, sleds, ready, fatal };
+        let keeper: Arc<dyn LogKeeper> = Arc::new(Keeper { journal, dir: data.join("journal") });
+        let daemon =
+            Self { _lock: lock, control, projections, projector, indexer, sleds, ready, fatal, keeper };
         Ok((daemon, report))
     }
 
@@ -137,6 +157,7 @@ impl Daemon {
         &self,
         config: &Config,
         (clients, sleds): (TcpListener, TcpListener),
+        signals: Signals,
         report: &Report,
     ) -> Outcome {
         let addresses = (local(&clients)?, local(&sleds)?);
@@ -145,6 +166,7 @@ impl Daemon {
             projections: self.projections.clone(),
             ready: Arc::clone(&self.ready),
             build: BUILD.to_owned(),
+            keeper: Some(Arc::clone(&self.keeper)),
         };
         let (stop, stopping) = watch::channel(false);
         let until = |mut stopping: watch::Receiver<bool>| async move {
@@ -157,7 +179,7 @@ impl Daemon {
         let for_sleds = tokio::spawn(api::serve_sleds(sleds, state, limits, until(stopping)));
         self.ready.enter(Phase::Ready);
         greet(config, addresses, report);
-        let ended = self.until_the_end().await;
+        let ended = self.until_the_end(signals).await;
         self.ready.enter(match &ended {
             Ok(()) => Phase::ShuttingDown,
             Err(failure) => Phase::Failed(failure.what.clone()),
@@ -173,10 +195,7 @@ impl Daemon {
         ended
     }
 
-    async fn until_the_end(&self) -> Outcome {
-        let no_signals = |error: std::io::Error| Failure::new(Exit::Refused, format!("no signals: {error}"));
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(no_signals)?;
-        let mut terminate = signal(SignalKind::terminate()).map_err(no_signals)?;
+    async fn until_the_end(&self, mut signals: Signals) -> Outcome {
         tokio::select! {
             biased;
             why = self.fatal.raised() => {
@@ -184,8 +203,8 @@ impl Daemon {
                 Err(Failure::new(Exit::Refused, format!("the daemon ended: {why}"))
                     .hint("nothing acknowledged is lost; start it again once the cause is mended"))
             }
-            _ = interrupt.recv() => Ok(()),
-            _ = terminate.recv() => Ok(()),
+            _ = signals.interrupt.recv() => Ok(()),
+            _ = signals.terminate.recv() => Ok(()),
         }
     }
 
@@ -202,36 +221,6 @@ impl Daemon {
     }
 }
 
-fn journal_config(config: &Config, accept_loss: bool) -> JournalConfig {
-    let defaults = JournalConfig::new(StoreId(SystemIds.uuid().into_bytes()));
-    JournalConfig {
-        segment_bytes: config.log.segment_bytes,
-        queue_requests_max: config.log.queue_requests_max,
-        queue_bytes_max: config.log.queue_bytes_max,
-        ring_bytes_max: config.log.ring_bytes_max,
-        accept_loss,
-        ..defaults
-    }
-}
-
-/// Damage is one exit code, everything else another.
-pub fn open_failure(error: OpenError) -> Failure {
-    let exit = match &error {
-        OpenError::InUse { .. }
-        | OpenError::Io { .. }
-        | OpenError::NoJournal { .. }
-        | OpenError::Config(_) => Exit::Refused,
-        OpenError::Foreign { .. }
-        | OpenError::NewerFormat { .. }
-        | OpenError::WrongStore { .. }
-        | OpenError::MissingSegment { .. }
-        | OpenError::Damaged(_)
-        | OpenError::TailLost { .. }
-        | OpenError::WitnessLost { .. } => Exit::Damaged,
-    };
-    Failure::new(exit, error.to_string())
-}
-
 /// What cannot be read is damage; what cannot be written or started is not.
 fn start_failure(error: actors::StartError) -> Failure {
     let exit = match &error {
@@ -239,57 +228,6 @@ fn start_failure(error: actors::StartError) -> Failure {
         actors::StartError::Append(_) | actors::StartError::Actor(_) => Exit::Refused,
     };
     Failure::new(exit, format!("the daemon cannot start: {error}"))
-}
-
-fn tell(recovery: &Recovery) {
-    if let Some(trimmed) = &recovery.trimmed {
-        tracing::warn!(?trimmed, "an incomplete last batch was cut off; nobody was told that it was durable");
-    }
-    if let Some(lost) = &recovery.lost {
-        tracing::error!(?lost, "durable records are gone, as accepted");
-    }
-    for note in &recovery.notes {
-        tracing::warn!(note, "log");
-    }
-}
-
-/// Without a cache everything works, slower.
-fn open_cache(dir: &Path, store: StoreId, journal: &Arc<Journal>, bytes: u64) -> Option<Arc<dyn Cache>> {
-    match SledCache::open(dir, store, journal.durable(), bytes) {
-        Ok((cache, report)) => {
-            if let Some(why) = report.rebuilt {
-                tracing::warn!(why, "the cache is built again from the log");
-            }
-            Some(Arc::new(cache))
-        }
-        Err(error) => {
-            tracing::error!(%error, "no cache: starting takes longer");
-            None
-        }
-    }
-}
-
-/// Keeps the stream index behind the log, until the log closes.
-async fn keep_index(log: Arc<dyn Log>, cache: Option<Arc<dyn Cache>>) {
-    let Some(cache) = cache else {
-        return;
-    };
-    loop {
-        match catch_up(&*log, &*cache, INDEX_STEPS) {
-            Ok(indexed) if indexed < log.durable() => tokio::task::yield_now().await,
-            Ok(indexed) => {
-                if log.wait_durable(indexed.next()).await.is_err() {
-                    return;
-                }
-                // What comes together is indexed together.
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "the stream index is not kept; long histories are read slower");
-                return;
-            }
-        }
-    }
 }
 
 fn environment(
@@ -322,78 +260,25 @@ fn environment(
     }
 }
 
-/// Clients of the sleds that live in this process.
-#[derive(Default)]
-struct Switchboard {
-    clients: Mutex<BTreeMap<SledId, Arc<dyn SledClient>>>,
-}
-
-impl SledConnector for Switchboard {
-    fn connect(&self, sled: SledId, _address: &str) -> Option<Arc<dyn SledClient>> {
-        // A map of handles is whole whatever panicked elsewhere.
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&sled).cloned()
+/// Makes the first project, once: its id comes from the store's, and a stream that has begun, even one that
+/// ended with the project's deletion, is left alone. A first start that was killed is made up for here.
+async fn first_project(control: &ControlPlane, store: StoreId) -> Outcome {
+    let id = ProjectId::new(derived_id(store, FIRST_PROJECT_TAG, 0));
+    if control.log().head(StreamName::Project(id).id()).version > Version::ZERO {
+        return Ok(());
     }
-}
-
-fn embedded_sleds(
-    config: &Config,
-    store: StoreId,
-    control: &ControlPlane,
-    switchboard: &Arc<Switchboard>,
-) -> Result<Vec<EmbeddedSled>, Failure> {
-    let dir = config.server.data.join("sleds");
-    let settings = &config.embedded_sleds;
-    std::fs::create_dir_all(&dir)
-        .map_err(|error| Failure::new(Exit::Refused, format!("{} cannot be made: {error}", dir.display())))?;
-    let fabric = Fabric::default();
-    let mut sleds = Vec::new();
-    for n in 0..settings.count {
-        let name = format!("sim-{n}");
-        let id = embedded_id(store, n);
-        let mut sled =
-            SledConfig::new(sled_protocol::SledId::from_uuid(id), &name, &name, settings.seed + u64::from(n));
-        sled.cpu_family.clone_from(&settings.cpu_family);
-        sled.resources = SledResources { threads: settings.threads, memory: settings.memory_gib << 30 };
-        let span = |[min, max]: [u64; 2]| sim_sled::machine::Span::millis(min, max);
-        sled.timing = Timing { boot: span(settings.boot_ms), halt: span(settings.halt_ms), ..sled.timing };
-        let opened = EmbeddedSled::open(Options {
-            config: sled,
-            boot_id: BootId::from_uuid(host_boot()),
-            state_file: Some(dir.join(format!("{name}.jsonl"))),
-            opened_at_micros: SystemClock.now().micros(),
-            control_plane: control.intake(),
-            fabric: fabric.clone(),
-        });
-        let embedded = opened.map_err(|error| {
-            let exit = match &error {
-                StateFileError::Damaged { .. } | StateFileError::TooLarge { .. } => Exit::Damaged,
-                StateFileError::Read { .. } | StateFileError::Write(_) => Exit::Refused,
-            };
-            Failure::new(exit, format!("simulated sled {name}: {error}"))
-                .hint("its state is in the data directory; without the file it starts empty")
-        })?;
-        let client: Arc<dyn SledClient> = Arc::new(embedded.clone());
-        switchboard.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(SledId::new(id), client);
-        sleds.push(embedded);
-    }
-    Ok(sleds)
-}
-
-/// A sled keeps its id for as long as the store exists.
-fn embedded_id(store: StoreId, n: u16) -> Uuid {
-    let mut bytes = store.0;
-    bytes[0] ^= 0x5d;
-    bytes[14..].copy_from_slice(&n.to_be_bytes());
-    uuid::Builder::from_random_bytes(bytes).into_uuid()
-}
-
-async fn first_project(control: &ControlPlane) -> Outcome {
     let ask =
         ProjectAsk::Create { name: FIRST_PROJECT.to_owned(), description: "made with the store".to_owned() };
     let context =
         RequestContext { actor: journal::Actor::Daemon, request: control.mint_request(), trace: None };
-    let made = control.ask_project(None, ask, context).await;
-    made.map(drop).map_err(|error| Failure::new(Exit::Refused, format!("no first project: {error}")))
+    match control.ask_project(Some(id), ask, context).await {
+        Ok(_) => Ok(()),
+        // Without space there will be no project until there is; reads go on.
+        Err(error) => {
+            tracing::warn!(%error, "project \"{FIRST_PROJECT}\" was not made");
+            Ok(())
+        }
+    }
 }
 
 async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, Failure> {

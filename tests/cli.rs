@@ -69,7 +69,11 @@ fn an_address_that_is_taken_is_refused_before_anything_is_made() {
     let (_dir, data) = scratch();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
-    let output = musher().args(["serve", "--listen", &address, "--data"]).arg(&data).output().unwrap();
+    let output = musher()
+        .args(["serve", "--listen", &address, "--sled-listen", "127.0.0.1:0", "--data"])
+        .arg(&data)
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains(&format!("cannot listen on {address}")), "{}", stderr(&output));
     assert!(!data.exists());
@@ -181,27 +185,63 @@ fn a_cache_that_is_gone_costs_time_and_nothing_else() {
     assert_eq!(stdout(&daemon.cli(&["instance", "list", "-o", "json"])), before);
 }
 
-#[test]
-fn a_damaged_log_is_refused_by_place_and_with_its_own_code() {
-    let (_dir, data) = scratch();
-    let daemon = Daemon::start(&data);
-    assert_eq!(daemon.cli(&["instance", "create", "one", "--wait"]).status.code(), Some(0));
-    assert_eq!(daemon.signal("-TERM"), 0);
-    let journal = data.join("journal");
-    let segment = std::fs::read_dir(&journal)
+/// Flips a bit of the place in the first segment where `needle` stands first.
+fn damage(data: &std::path::Path, needle: &[u8]) {
+    let segment = std::fs::read_dir(data.join("journal"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "seg"))
         .min()
         .unwrap();
     let mut bytes = std::fs::read(&segment).unwrap();
-    bytes[700] ^= 1;
+    let at = bytes.windows(needle.len()).position(|window| window == needle).unwrap();
+    bytes[at] ^= 1;
     std::fs::write(&segment, bytes).unwrap();
-    for args in [vec!["log", "verify"], vec!["replay", "--verify"]] {
+}
+
+#[test]
+fn damage_to_what_all_share_is_refused_by_place_and_with_its_own_code() {
+    let (_dir, data) = scratch();
+    let daemon = Daemon::start(&data);
+    assert_eq!(daemon.cli(&["instance", "create", "one", "--wait"]).status.code(), Some(0));
+    assert_eq!(daemon.signal("-TERM"), 0);
+    // The event that created the first project.
+    damage(&data, b"made with the store");
+    for args in [
+        vec!["serve", "--listen", "127.0.0.1:0", "--sled-listen", "127.0.0.1:0"],
+        vec!["log", "verify"],
+        vec!["replay", "--verify"],
+    ] {
         let output = musher().args(&args).arg("--data").arg(&data).output().unwrap();
         assert_eq!(output.status.code(), Some(5), "{args:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(".seg"), "{args:?}: {}", stderr(&output));
     }
+}
+
+#[test]
+fn damage_to_one_instance_quarantines_it_and_the_others_serve() {
+    let (_dir, data) = scratch();
+    let daemon = Daemon::start(&data);
+    let create = |name: &str| json(&daemon.cli(&["instance", "create", name, "--wait", "-o", "json"]));
+    let hit = create("hit-by-a-cosmic-ray");
+    create("well");
+    assert_eq!(daemon.signal("-TERM"), 0);
+    damage(&data, b"hit-by-a-cosmic-ray");
+    let daemon = Daemon::start(&data);
+    let id = hit["id"].as_str().unwrap();
+    let refused = daemon.cli(&["instance", "stop", id]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(
+        stderr(&refused).contains("quarantined") && stderr(&refused).contains(".seg"),
+        "{}",
+        stderr(&refused)
+    );
+    assert_eq!(daemon.cli(&["instance", "stop", "well", "--wait"]).status.code(), Some(0));
+    assert_eq!(daemon.cli(&["instance", "start", "well", "--wait"]).status.code(), Some(0));
+    assert_eq!(daemon.cli(&["instance", "create", "newcomer", "--wait"]).status.code(), Some(0));
+    assert_eq!(daemon.signal("-TERM"), 0);
+    let verified = musher().args(["replay", "--verify", "--data"]).arg(&data).output().unwrap();
+    assert_eq!(verified.status.code(), Some(5), "{}{}", stdout(&verified), stderr(&verified));
 }
 
 #[test]
@@ -213,4 +253,100 @@ fn what_is_not_a_data_directory_is_refused() {
         assert!(stderr(&output).contains("not a data directory"), "{args:?}: {}", stderr(&output));
         assert!(!data.exists(), "nothing is made by looking");
     }
+}
+
+#[test]
+fn the_log_is_carried_away_from_a_running_daemon_and_comes_back() {
+    let (dir, data) = scratch();
+    let daemon = Daemon::start(&data);
+    let ok = |args: &[&str]| {
+        let output = daemon.cli(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+        stdout(&output)
+    };
+    ok(&["instance", "create", "one", "--wait"]);
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let (export, backup) = (path("all.musher"), path("backup"));
+    ok(&["log", "export", "--to", &export]);
+    ok(&["log", "backup", "--to", &backup]);
+    ok(&["instance", "create", "two", "--wait"]);
+    let grown = ok(&["log", "backup", "--to", &backup]);
+    assert!(grown.contains("position"), "{grown}");
+    assert!(ok(&["log", "tail", "-n", "3"]).lines().count() == 3);
+    ok(&["log", "compact"]);
+    assert_ne!(daemon.cli(&["log", "export", "--to", &export]).status.code(), Some(0), "never over a file");
+    let live = ok(&["instance", "list", "-o", "json"]);
+    assert_eq!(daemon.signal("-TERM"), 0);
+
+    let run = |args: &[&str]| musher().args(args).output().unwrap();
+    let (imported, restored) = (path("imported"), path("restored"));
+    for (args, code) in [
+        (vec!["log", "verify", "--file", &export], 0),
+        (vec!["replay", "one", "--file", &export, "--history"], 0),
+        (vec!["replay", "--verify", "--file", &export], 0),
+        (vec!["log", "stats", "--file", &export], 0),
+        (vec!["log", "import", &export, "--data", &imported], 0),
+        (vec!["replay", "--verify", "--data", &imported], 0),
+        (vec!["log", "import", &export, "--data", &imported], 1),
+        (vec!["log", "restore", "--from", &backup, "--data", &restored], 0),
+        (vec!["replay", "--verify", "--data", &restored], 0),
+        (vec!["log", "restore", "--from", &backup, "--data", &restored], 1),
+        (vec!["log", "tail", "-n", "2", "--data", &restored], 0),
+        (vec!["log", "verify", "--data", &restored], 0),
+    ] {
+        let output = run(&args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}{}", stdout(&output), stderr(&output));
+    }
+    // What was running when the backup was made had no simulated host there: it is asked for, and failed.
+    let back = Daemon::start(std::path::Path::new(&restored));
+    let names = |json: &str| {
+        let list: Value = serde_json::from_str(json).unwrap();
+        list.as_array().unwrap().iter().map(|i| i["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(&stdout(&back.cli(&["instance", "list", "-o", "json"]))), names(&live));
+    // A damaged export is noticed by place.
+    let mut bytes = std::fs::read(&export).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&export, bytes).unwrap();
+    for args in [vec!["log", "verify", "--file", &export], vec!["replay", "one", "--file", &export]] {
+        let output = run(&args);
+        assert_eq!(output.status.code(), Some(5), "{args:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("frame"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_lost_tail_is_opened_only_when_told_to_and_that_is_recorded() {
+    let (_dir, data) = scratch();
+    let daemon = Daemon::start(&data);
+    assert_eq!(daemon.cli(&["instance", "create", "one", "--wait"]).status.code(), Some(0));
+    assert_eq!(daemon.signal("-TERM"), 0);
+    std::fs::remove_file(data.join("journal").join("witness")).unwrap();
+    let refused = musher()
+        .args(["serve", "--listen", "127.0.0.1:0", "--sled-listen", "127.0.0.1:0", "--data"])
+        .arg(&data)
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(5), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("--accept-loss"), "{}", stderr(&refused));
+    let daemon = Daemon::start_with(&data, &["--accept-loss"]);
+    assert_eq!(daemon.cli(&["instance", "show", "one"]).status.code(), Some(0));
+    assert_eq!(daemon.signal("-TERM"), 0);
+    let tail = musher().args(["log", "tail", "-n", "1000", "--data"]).arg(&data).output().unwrap();
+    assert!(stdout(&tail).contains("LossAccepted"), "{}", stdout(&tail));
+}
+
+#[test]
+fn a_data_directory_that_has_lost_its_journal_does_not_start_as_new() {
+    let (_dir, data) = scratch();
+    assert_eq!(Daemon::start(&data).signal("-TERM"), 0);
+    std::fs::remove_dir_all(data.join("journal")).unwrap();
+    let refused = musher()
+        .args(["serve", "--listen", "127.0.0.1:0", "--sled-listen", "127.0.0.1:0", "--data"])
+        .arg(&data)
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(5), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("has lost its journal"), "{}", stderr(&refused));
 }

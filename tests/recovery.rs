@@ -116,6 +116,27 @@ async fn nothing_acknowledged_is_lost_in_fifty_kills() {
     verify(&data);
 }
 
+#[tokio::test]
+async fn a_first_start_that_is_killed_is_made_up_for() {
+    for round in 0..8 {
+        let (_dir, data) = scratch();
+        for n in 0..3 {
+            let mut child = musher()
+                .args(["serve", "--listen", "127.0.0.1:0", "--sled-listen", "127.0.0.1:0", "--data"])
+                .arg(&data)
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            sleep(Duration::from_millis(5 + Dice(round * 3 + n).roll(150))).await;
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        let daemon = Daemon::start(&data);
+        let id = daemon.create("web-1", true).await;
+        daemon.until_state(&id, "running").await;
+    }
+}
+
 /// Asks for this and that until the daemon is gone. Answers how many requests were acknowledged.
 async fn client(http: reqwest::Client, url: String, ledger: Ledger, mut dice: Dice, name: (u64, u64)) -> u64 {
     let mut acknowledged = 0;

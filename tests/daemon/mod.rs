@@ -31,6 +31,13 @@ pub fn musher() -> Command {
 /// A directory that goes away, unless the test fails: then it is the evidence.
 pub struct Scratch(Option<TempDir>);
 
+impl Scratch {
+    /// The directory around the data directory.
+    pub fn path(&self) -> &Path {
+        self.0.as_ref().unwrap().path()
+    }
+}
+
 impl Drop for Scratch {
     fn drop(&mut self) {
         if let Some(dir) = self.0.take().filter(|_| std::thread::panicking()) {

@@ -97,6 +97,16 @@ impl ControlPlane {
         Ok((Self { inner: Arc::new(inner) }, predecessor))
     }
 
+    /// Records that an operator let the log open although durable records were gone: the history says so for
+    /// ever.
+    pub async fn record_loss(&self, durable: u64, found: u64, nameless: u64) -> Result<(), StartError> {
+        let opened = Writer::open(Arc::clone(&self.inner.env), StreamName::System).await;
+        let (mut writer, _) = opened.map_err(|error| StartError::Append(error.to_string()))?;
+        let accepted = Event::from(SystemEvent::LossAccepted { durable, found, nameless });
+        let appended = writer.append(&[accepted], &daemon()).await;
+        appended.map(drop).map_err(|error| StartError::Append(error.to_string()))
+    }
+
     /// Wakes instances that have something unfinished, and watches every sled that the log knows.
     pub async fn resume(&self, unfinished: impl IntoIterator<Item = InstanceId>) {
         let sleds = self.inner.ledger.look(0, |ledger| ledger.sleds().collect::<Vec<_>>()).await;
@@ -116,8 +126,18 @@ impl ControlPlane {
         new: NewInstance,
         context: RequestContext,
     ) -> Result<Accepted, CommandError> {
+        self.must_be_creatable(&new.spec).await?;
         let id = InstanceId::new(self.inner.env.ids.uuid());
         self.command(id, Ask::Create { spec: Box::new(new.spec), start: new.start }, context).await
+    }
+
+    /// Refuses what the instance's actor would refuse, before there is one: a refusal then claims no stream.
+    /// The actor asks again; in between the answer may change.
+    async fn must_be_creatable(&self, spec: &InstanceSpec) -> Result<(), CommandError> {
+        spec.validate().map_err(Rejected::from)?;
+        let (project, name) = (spec.project, spec.name.clone());
+        let look = self.inner.ledger.look(0, move |ledger| ledger.may_grant_instance(project, &name)).await;
+        Ok(look.map_err(|gone| CommandError::Unavailable(gone.to_string()))??)
     }
 
     /// Does what is asked of an existing instance.
@@ -160,6 +180,9 @@ impl ControlPlane {
 
     /// Ids that were never created must not activate anything.
     async fn must_exist(&self, id: InstanceId) -> Result<(), CommandError> {
+        if let Some(why) = self.damaged(id) {
+            return Err(CommandError::Unavailable(format!("the instance is quarantined: {why}")));
+        }
         match self.inner.ledger.look(0, move |ledger| ledger.has_instance(id)).await {
             Ok(true) => Ok(()),
             Ok(false) => Err(Rejected::NoSuchInstance(id).into()),
@@ -219,9 +242,23 @@ impl ControlPlane {
         self.inner.env.clock.now()
     }
 
-    /// Instances that keep failing, with the reason.
+    /// Why the instance's stream cannot be read, if it cannot.
+    fn damaged(&self, id: InstanceId) -> Option<String> {
+        let stream = StreamName::Instance(id).id();
+        let quarantined = self.inner.env.log.quarantined();
+        quarantined.into_iter().find(|(damaged, _)| *damaged == stream).map(|(_, why)| why)
+    }
+
+    /// Instances that keep failing, or whose streams are damaged, with the reason.
     pub fn quarantined(&self) -> Vec<(InstanceId, String)> {
-        self.inner.instances.quarantined()
+        let damaged =
+            self.inner.env.log.quarantined().into_iter().filter_map(|(stream, why)| match StreamName::parse(
+                stream,
+            ) {
+                Some(StreamName::Instance(id)) => Some((id, why)),
+                _ => None,
+            });
+        self.inner.instances.quarantined().into_iter().chain(damaged).collect()
     }
 
     /// Number of instances in memory.

@@ -4,15 +4,18 @@
 //! taken back when its asker says that nothing was written, or when a new incarnation of the asker has read
 //! its stream through a barrier and the log up to there does not show it. Never by time.
 //!
+//! A damaged place in the log is passed over: what the streams that lost a record there held before it stays
+//! held, and nothing that they say after it is believed.
+//!
 //! A panic here ends the process: the open grants are only reproducible with every asker gone.
 
 use crate::env::Env;
-use eventlog::{Epoch, Position};
+use eventlog::{Epoch, Position, ReadError, StreamId};
 use futures::StreamExt;
 use journal::{Event, Recorded, StreamName};
 use lifecycle::{Address, InstanceId, Ledger, ProjectId, Rejected, Shortage, Size, SledId, VmmId};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -23,10 +26,26 @@ type Reply<T> = oneshot::Sender<T>;
 
 /// What the ledger can be asked and told.
 pub(crate) enum LedgerMsg {
-    /// Records that have become durable.
-    Fold(Vec<Recorded>),
+    /// What has become durable.
+    Fold(Vec<Folded>),
     /// A request that needs the fold to have reached a position.
     After(Position, Request),
+}
+
+/// An item of the log.
+pub(crate) enum Folded {
+    /// An event.
+    Event(Recorded),
+    /// Nothing up to `last` can be read any more; these streams lost a record there.
+    Damage { last: Position, streams: Vec<StreamId> },
+}
+
+/// The pure ledger and how far it has folded.
+struct Fold {
+    ledger: Ledger,
+    position: Position,
+    /// Streams that are not followed any more.
+    quarantined: BTreeSet<StreamId>,
 }
 
 /// A look at the ledger.
@@ -65,6 +84,11 @@ pub(crate) enum Request {
         instance: InstanceId,
         epoch: Epoch,
     },
+    /// A sled does, or does not, answer at present.
+    Reachable {
+        sled: SledId,
+        is_reachable: bool,
+    },
     Look(Look),
 }
 
@@ -82,20 +106,24 @@ pub(crate) struct LedgerHandle {
 impl LedgerHandle {
     /// Folds the whole log, then starts the actor under `parent` and follows.
     pub(crate) async fn start(env: &Arc<Env>, parent: ActorCell) -> Result<Self, super::StartError> {
-        let mut ledger = Ledger::default();
-        let mut next = Position::new(1);
+        let mut fold =
+            Fold { ledger: Ledger::default(), position: Position::ZERO, quarantined: BTreeSet::new() };
         loop {
-            let page = env.log.read_all(next, FOLD_RECORDS_MAX)?;
-            let Some(last) = page.last() else {
-                break;
-            };
-            next = last.position.next();
-            for record in &page {
-                fold(&mut ledger, &journal::read(record)?);
+            match env.log.read_all(fold.position.next(), FOLD_RECORDS_MAX) {
+                Ok(page) if page.is_empty() => break,
+                Ok(page) => {
+                    for record in &page {
+                        fold.take(Folded::Event(journal::read(record)?));
+                    }
+                }
+                Err(ReadError::Damaged { last: Some(last), streams, .. }) => {
+                    fold.take(Folded::Damage { last, streams });
+                }
+                Err(error) => return Err(error.into()),
             }
         }
-        let folded = Position::new(next.get() - 1);
-        let state = State { ledger, folded, parked: Vec::new(), askers: BTreeMap::new() };
+        let next = fold.position.next();
+        let state = State { fold, parked: Vec::new(), askers: BTreeMap::new(), unreachable: BTreeSet::new() };
         let (actor, _) = Actor::spawn_linked(None, LedgerActor, state, parent)
             .await
             .map_err(|error| super::StartError::Actor(error.to_string()))?;
@@ -170,6 +198,11 @@ impl LedgerHandle {
         let _ = self.tell(0, Request::DropProject(id));
     }
 
+    /// Says whether a sled answers at present.
+    pub(crate) fn reachable(&self, sled: SledId, is_reachable: bool) {
+        let _ = self.tell(0, Request::Reachable { sled, is_reachable });
+    }
+
     /// Says that a new incarnation has read its stream up to `position`.
     pub(crate) fn barrier(&self, instance: InstanceId, epoch: Epoch, position: u64) {
         let _ = self.tell(position, Request::Barrier { instance, epoch });
@@ -195,11 +228,14 @@ impl LedgerHandle {
 async fn follow(env: Arc<Env>, from: Position, actor: ActorRef<LedgerMsg>) {
     let mut records = env.log.follow(from).ready_chunks(FOLD_RECORDS_MAX);
     while let Some(chunk) = records.next().await {
-        let decoded: Result<Vec<Recorded>, String> = chunk
+        let decoded: Result<Vec<Folded>, String> = chunk
             .into_iter()
-            .map(|record| {
-                let record = record.map_err(|error| error.to_string())?;
-                journal::read(&record).map_err(|error| error.to_string())
+            .map(|item| match item {
+                Ok(record) => journal::read(&record).map(Folded::Event).map_err(|error| error.to_string()),
+                Err(ReadError::Damaged { last: Some(last), streams, .. }) => {
+                    Ok(Folded::Damage { last, streams })
+                }
+                Err(error) => Err(error.to_string()),
             })
             .collect();
         match decoded {
@@ -219,12 +255,13 @@ async fn follow(env: Arc<Env>, from: Position, actor: ActorRef<LedgerMsg>) {
 struct LedgerActor;
 
 struct State {
-    ledger: Ledger,
-    folded: Position,
+    fold: Fold,
     /// Requests that wait for the fold, in order of arrival.
     parked: Vec<(Position, Request)>,
     /// Which incarnation asked for room that the log does not show yet.
     askers: BTreeMap<VmmId, (InstanceId, Epoch)>,
+    /// Sleds that do not answer at present: placement prefers others.
+    unreachable: BTreeSet<SledId>,
 }
 
 impl Actor for LedgerActor {
@@ -243,28 +280,29 @@ impl Actor for LedgerActor {
         state: &mut State,
     ) -> Result<(), ActorProcessingErr> {
         match message {
-            LedgerMsg::After(position, request) if position > state.folded => {
+            LedgerMsg::After(position, request) if position > state.fold.position => {
                 state.parked.push((position, request));
             }
             LedgerMsg::After(_, request) => state.serve(request),
-            LedgerMsg::Fold(records) => state.fold(&records),
+            LedgerMsg::Fold(items) => state.fold(items),
         }
         Ok(())
     }
 }
 
 impl State {
-    fn fold(&mut self, records: &[Recorded]) {
-        for record in records {
-            assert!(record.meta.position == self.folded.next().get(), "the ledger misses no record");
-            fold(&mut self.ledger, record);
-            if let Event::Instance(lifecycle::InstanceEvent::StartBegan { vmm, .. }) = &record.event {
+    fn fold(&mut self, items: Vec<Folded>) {
+        for item in items {
+            if let Folded::Event(recorded) = &item
+                && let Event::Instance(lifecycle::InstanceEvent::StartBegan { vmm, .. }) = &recorded.event
+            {
                 self.askers.remove(vmm);
             }
-            self.folded = Position::new(record.meta.position);
+            self.fold.take(item);
         }
-        let (ready, parked) =
-            std::mem::take(&mut self.parked).into_iter().partition(|(position, _)| *position <= self.folded);
+        let (ready, parked) = std::mem::take(&mut self.parked)
+            .into_iter()
+            .partition(|(position, _)| *position <= self.fold.position);
         self.parked = parked;
         let ready: Vec<(Position, Request)> = ready;
         for (_, request) in ready {
@@ -277,29 +315,36 @@ impl State {
     fn serve(&mut self, request: Request) {
         match request {
             Request::Instance { id, project, name, reply } => {
-                let _ = reply.send(self.ledger.grant_instance(id, project, &name));
+                let _ = reply.send(self.fold.ledger.grant_instance(id, project, &name));
             }
             Request::Room { instance, vmm, size, dice, epoch, reply } => {
-                let granted = self.ledger.grant_room(instance, vmm, size, dice);
+                let granted =
+                    self.fold.ledger.grant_room_rather_off(instance, vmm, size, dice, &self.unreachable);
                 if granted.is_ok() {
                     self.askers.insert(vmm, (instance, epoch));
                 }
                 let _ = reply.send(granted);
             }
             Request::Project { id, name, reply } => {
-                let _ = reply.send(self.ledger.grant_project(id, &name));
+                let _ = reply.send(self.fold.ledger.grant_project(id, &name));
             }
             Request::ProjectDelete { id, reply } => {
-                let _ = reply.send(self.ledger.grant_project_delete(id));
+                let _ = reply.send(self.fold.ledger.grant_project_delete(id));
             }
-            Request::DropInstance(id) => self.ledger.drop_instance(id),
+            Request::DropInstance(id) => self.fold.ledger.drop_instance(id),
             Request::DropRoom(vmm) => {
                 self.askers.remove(&vmm);
-                self.ledger.drop_room(vmm);
+                self.fold.ledger.drop_room(vmm);
             }
-            Request::DropProject(id) => self.ledger.drop_project(id),
+            Request::DropProject(id) => self.fold.ledger.drop_project(id),
             Request::Barrier { instance, epoch } => self.barrier(instance, epoch),
-            Request::Look(look) => look(&self.ledger),
+            Request::Reachable { sled, is_reachable: true } => {
+                self.unreachable.remove(&sled);
+            }
+            Request::Reachable { sled, is_reachable: false } => {
+                self.unreachable.insert(sled);
+            }
+            Request::Look(look) => look(&self.fold.ledger),
         }
     }
 
@@ -309,20 +354,37 @@ impl State {
         let orphaned: Vec<VmmId> = self.askers.iter().filter(is_orphaned).map(|(vmm, _)| *vmm).collect();
         for vmm in orphaned {
             self.askers.remove(&vmm);
-            self.ledger.drop_room(vmm);
+            self.fold.ledger.drop_room(vmm);
         }
         // A grant of the instance itself is only ever asked for by the first incarnation.
-        if self.ledger.open_grants(instance).0 && !self.askers.values().any(|(asker, _)| *asker == instance) {
-            self.ledger.drop_instance(instance);
+        if self.fold.ledger.open_grants(instance).0
+            && !self.askers.values().any(|(asker, _)| *asker == instance)
+        {
+            self.fold.ledger.drop_instance(instance);
         }
     }
 }
 
-fn fold(ledger: &mut Ledger, record: &Recorded) {
-    match (record.stream, &record.event) {
-        (StreamName::Instance(id), Event::Instance(event)) => ledger.apply_instance(id, event),
-        (StreamName::Project(id), Event::Project(event)) => ledger.apply_project(id, event),
-        (StreamName::Sled(id), Event::Sled(event)) => ledger.apply_sled(id, event),
-        _ => {}
+impl Fold {
+    fn take(&mut self, item: Folded) {
+        let recorded = match item {
+            Folded::Event(recorded) => recorded,
+            Folded::Damage { last, streams } => {
+                self.position = last;
+                self.quarantined.extend(streams);
+                return;
+            }
+        };
+        assert!(recorded.meta.position == self.position.next().get(), "the ledger misses no record");
+        self.position = Position::new(recorded.meta.position);
+        if self.quarantined.contains(&recorded.stream.id()) {
+            return;
+        }
+        match (recorded.stream, &recorded.event) {
+            (StreamName::Instance(id), Event::Instance(event)) => self.ledger.apply_instance(id, event),
+            (StreamName::Project(id), Event::Project(event)) => self.ledger.apply_project(id, event),
+            (StreamName::Sled(id), Event::Sled(event)) => self.ledger.apply_sled(id, event),
+            _ => {}
+        }
     }
 }

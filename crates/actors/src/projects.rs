@@ -167,6 +167,9 @@ impl Shell {
     ) -> Result<Option<ProjectEvent>, CommandError> {
         let gone = |_| CommandError::Unavailable("the ledger is not available".to_owned());
         if let ProjectAsk::Create { name, description } = ask {
+            if state.is_some() {
+                return Err(Rejected::NameTaken { what: "project", name: name.clone() }.into());
+            }
             validate_name("name", name).map_err(Rejected::from)?;
             validate_description(description).map_err(Rejected::from)?;
             let vni = self.ledger.grant_project(id, name.clone()).await.map_err(gone)??;

@@ -181,8 +181,8 @@ impl<K: Key, M: Message> Roster<K, M> {
         self.inner.slots.lock().expect("nothing panics while it holds the roster")
     }
 
-    /// Answers the key and the pause if the actor is to be restarted.
-    fn failed(&self, cell: &ActorCell, why: &str) -> Option<(K, Duration)> {
+    /// Answers the key, and the pause if the actor is to be restarted; none if another has taken its place.
+    fn failed(&self, cell: &ActorCell, why: &str) -> Option<(K, Option<Duration>)> {
         let mut slots = self.lock();
         let is_it = |slot: &&mut Slot<M>| match &slot.state {
             SlotState::Live(actor) => actor.get_id() == cell.get_id(),
@@ -195,11 +195,11 @@ impl<K: Key, M: Message> Roster<K, M> {
         slot.last_panic = Some(now);
         if slot.panics > self.inner.policy.panics_max {
             slot.state = SlotState::Quarantined(why.to_owned());
-            return None;
+            return Some((*key, None));
         }
         slot.state = SlotState::Restarting(why.to_owned());
         let pause = self.inner.policy.pause.saturating_mul(1 << (slot.panics - 1).min(16)).min(PAUSE_MAX);
-        Some((*key, pause))
+        Some((*key, Some(pause)))
     }
 
     fn ended(&self, cell: &ActorCell) {
@@ -269,11 +269,14 @@ impl<K: Key, M: Message> Actor for Supervisor<K, M> {
             SupervisionEvent::ActorFailed(cell, error) => {
                 let why = error.to_string();
                 match roster.failed(&cell, &why) {
-                    Some((key, pause)) => {
+                    Some((key, Some(pause))) => {
                         tracing::error!(%key, roster = self.name, why, ?pause, "actor failed, restarts");
                         myself.send_after(pause, move || Restart(key));
                     }
-                    None => tracing::error!(roster = self.name, why, "actor failed and is quarantined"),
+                    Some((key, None)) => {
+                        tracing::error!(%key, roster = self.name, why, "actor failed and is quarantined");
+                    }
+                    None => tracing::warn!(roster = self.name, why, "an actor that was replaced failed"),
                 }
             }
             SupervisionEvent::ActorTerminated(cell, _, _) => roster.ended(&cell),

@@ -2,7 +2,11 @@
 
 use crate::config::ApiConfig;
 use actors::ControlPlane;
+use eventlog::Position;
+use eventlog::journal::{Compacted, StoreId, UpkeepError};
+use eventlog::portable::{self, BackupReport};
 use projections::Projections;
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::Semaphore;
 
@@ -17,6 +21,20 @@ pub struct ApiState {
     pub ready: Arc<Readiness>,
     /// Build version, shown by `/healthz`.
     pub build: String,
+    /// Who keeps the log's files; none if there are none.
+    pub keeper: Option<Arc<dyn LogKeeper>>,
+}
+
+/// Who keeps the log's files. Its calls block on the disk.
+pub trait LogKeeper: Send + Sync {
+    /// Identity of the store.
+    fn store_id(&self) -> StoreId;
+
+    /// Backs up everything up to a durable position into a directory of this host.
+    fn backup(&self, position: Position, to: &Path) -> Result<BackupReport, portable::Error>;
+
+    /// Compresses sealed segments, oldest first, at most so many.
+    fn compact(&self, segments_max: usize) -> Result<Compacted, UpkeepError>;
 }
 
 /// Whether the daemon takes requests; set by whoever runs it.
@@ -66,6 +84,7 @@ pub(crate) struct App {
     pub(crate) projections: Projections,
     pub(crate) ready: Arc<Readiness>,
     pub(crate) build: String,
+    pub(crate) keeper: Option<Arc<dyn LogKeeper>>,
     pub(crate) config: ApiConfig,
     /// One permit per request being worked on.
     pub(crate) permits: Semaphore,
@@ -73,9 +92,9 @@ pub(crate) struct App {
 
 impl App {
     pub(crate) fn new(state: ApiState, config: ApiConfig) -> Arc<Self> {
-        let ApiState { control, projections, ready, build } = state;
+        let ApiState { control, projections, ready, build, keeper } = state;
         let permits = Semaphore::new(config.requests_max);
-        Arc::new(Self { control, projections, ready, build, config, permits })
+        Arc::new(Self { control, projections, ready, build, keeper, config, permits })
     }
 }
 

@@ -20,6 +20,7 @@ pub mod conformance;
 mod gate;
 pub mod journal;
 pub mod log;
+pub mod portable;
 mod record;
 pub mod sim;
 pub mod types;

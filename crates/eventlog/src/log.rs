@@ -24,11 +24,17 @@ pub enum ReadError {
         /// Where and what.
         detail: String,
     },
-    /// A record between the asked ones is damaged.
+    /// A record between the asked ones is damaged. A follower that answers this with `last` goes on behind
+    /// it; whoever folds must take `streams` out of what it folds, or stop.
     #[error("the log is damaged at position {position}: {detail}")]
     Damaged {
         /// First position that cannot be read.
         position: Position,
+        /// Last position that cannot be read. `None` if nobody has established it: only opening the log
+        /// again does, and reading cannot go on.
+        last: Option<Position>,
+        /// Streams that lost a record there, all that are known; with `last` they are quarantined.
+        streams: Vec<StreamId>,
         /// Where and what.
         detail: String,
     },
@@ -90,10 +96,12 @@ pub trait Log: Send + Sync + 'static {
     fn read_stream(&self, stream: StreamId, from: Version, limit: usize) -> Result<Vec<Record>, ReadError>;
 
     /// Reads the whole log from position `from` (inclusive), at most `limit` records, in order. An
-    /// empty answer means that `from` lies beyond the durable end.
+    /// empty answer means that `from` lies beyond the durable end. Where positions are damaged, the answer
+    /// ends before them, and reading from the first of them is [`ReadError::Damaged`], which names the last.
     fn read_all(&self, from: Position, limit: usize) -> Result<Vec<Record>, ReadError>;
 
-    /// Follows the whole log from position `from` (inclusive).
+    /// Follows the whole log from position `from` (inclusive). A damaged range whose end is known is one
+    /// [`ReadError::Damaged`] item; the records behind it follow. Every other error is the last item.
     fn follow(&self, from: Position) -> Follower;
 
     /// Last durable position.

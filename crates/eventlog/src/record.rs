@@ -143,6 +143,11 @@ pub(crate) fn length_at(buffer: &[u8], at: usize) -> Result<usize, Malformed> {
     Ok(length)
 }
 
+/// Position that the bytes at `at` would have if they were a record; nothing is checked.
+pub(crate) fn position_at(buffer: &[u8], at: usize) -> Result<Position, Malformed> {
+    Fields(buffer).u64(at.saturating_add(40)).map(Position::new)
+}
+
 /// Decodes the record that starts at `at` and answers it with its length.
 pub(crate) fn decode(buffer: &Bytes, at: usize) -> Result<(Record, usize), Malformed> {
     let length = length_at(buffer, at)?;

@@ -3,6 +3,7 @@
 //! Invariants:
 //! * a dropped answer is `Unknown`, never a success and never a refusal;
 //! * a follower waits for a level (the durable position), never for an edge, so that it cannot miss one;
+//! * a follower passes over a damaged range only after it has named it;
 //! * a follower holds at most [`FOLLOW_RECORDS_MAX`] records that its reader has not taken.
 
 use crate::log::{Follower, LogFuture, ReadError};
@@ -112,7 +113,10 @@ where
                 Ok(first)
             }
             Err(error) => {
-                self.is_over = true;
+                match &error {
+                    ReadError::Damaged { last: Some(last), .. } => self.next = last.next(),
+                    _ => self.is_over = true,
+                }
                 Err(error)
             }
         }

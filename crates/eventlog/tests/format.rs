@@ -76,8 +76,8 @@ fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
     let named =
         entries.map(|entry| (entry.file_name().into_string().unwrap(), std::fs::read(entry.path()).unwrap()));
-    // A segment prepared ahead is not part of the journal.
-    named.filter(|(name, _)| name != "segment.tmp").collect()
+    // Neither a segment prepared ahead nor the ballast is part of the journal.
+    named.filter(|(name, _)| name != "segment.tmp" && name != "ballast").collect()
 }
 
 fn check_records(records: &[Record]) {

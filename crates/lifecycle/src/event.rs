@@ -247,4 +247,13 @@ pub enum SystemEvent {
     },
     /// A daemon stopped cleanly.
     DaemonStopped,
+    /// An operator let the log open although durable records were gone.
+    LossAccepted {
+        /// Last position that had been durable.
+        durable: u64,
+        /// Last position that was found.
+        found: u64,
+        /// Lost positions before that of which nobody knows the stream.
+        nameless: u64,
+    },
 }

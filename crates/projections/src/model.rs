@@ -89,6 +89,13 @@ impl ReadModel {
         Ok(applied.unwrap_or_else(|error| self.quarantine(stream, error.to_string())))
     }
 
+    /// Passes over positions that cannot be read any more, up to `last`: the streams that lost a record there
+    /// stay as they were before it. Answers the rows that changed.
+    pub fn pass_over(&mut self, last: u64, streams: &[StreamId], why: &str) -> Vec<RowKey> {
+        self.position = self.position.max(last);
+        streams.iter().flat_map(|stream| self.quarantine(*stream, why.to_owned())).collect()
+    }
+
     fn advance(&mut self, position: u64) -> Result<(), OutOfOrder> {
         let expected = self.position + 1;
         if position != expected {

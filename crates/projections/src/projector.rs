@@ -77,9 +77,13 @@ impl Projector {
         let position = {
             let mut model = self.model.write().unwrap_or_else(PoisonError::into_inner);
             for item in batch {
-                let applied = item
-                    .map_err(|error| error.to_string())
-                    .and_then(|record| model.apply_record(&record).map_err(|error| error.to_string()));
+                let applied = match item {
+                    Ok(record) => model.apply_record(&record).map_err(|error| error.to_string()),
+                    Err(ReadError::Damaged { last: Some(last), streams, detail, .. }) => {
+                        Ok(model.pass_over(last.get(), &streams, &detail))
+                    }
+                    Err(error) => Err(error.to_string()),
+                };
                 match applied {
                     Ok(changed) => self.checkpoints.note(changed),
                     Err(why) => {

@@ -10,7 +10,7 @@
 //! * whatever the log holds is answered or named by place; nothing in it makes this code panic;
 //! * memory follows the number of instances, never the length of the log.
 //!
-//! Reading order: [`source`] and [`at`] (where and when), [`history`] and [`state`] (what was),
+//! Reading order: [`source`] and [`at`] (where and when), [`mod@history`] and [`state`] (what was),
 //! [`mod@verify`] (whether it may have been), [`mod@stats`] and [`costs`] (how much of it there is).
 
 pub mod at;

@@ -1,6 +1,7 @@
-//! Where the past is read from: a journal that nobody writes, or the log of a running daemon.
+//! Where the past is read from: a journal that nobody writes, an export, or the log of a running daemon.
 
 use crate::error::Error;
+use eventlog::portable::ExportReader;
 use eventlog::{JournalReader, Log, Position, ReadError, Record, StreamId, Version};
 use journal::StreamName;
 use std::sync::Arc;
@@ -21,6 +22,20 @@ pub trait Source {
 }
 
 impl Source for JournalReader {
+    fn read_stream(&self, stream: StreamId, from: Version, limit: usize) -> Result<Vec<Record>, ReadError> {
+        Self::read_stream(self, stream, from, limit)
+    }
+
+    fn read_all(&self, from: Position, limit: usize) -> Result<Vec<Record>, ReadError> {
+        Self::read_all(self, from, limit)
+    }
+
+    fn durable(&self) -> Position {
+        Self::durable(self)
+    }
+}
+
+impl Source for ExportReader {
     fn read_stream(&self, stream: StreamId, from: Version, limit: usize) -> Result<Vec<Record>, ReadError> {
         Self::read_stream(self, stream, from, limit)
     }

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::source::{PAGE_RECORDS, Source, log_page};
 use crate::time::rfc3339;
 use crate::verify::Progress;
-use eventlog::{Record, StreamId};
+use eventlog::{ReadError, Record, StreamId};
 use journal::{StreamName, event_kinds, read};
 use lifecycle::{InstanceId, Timestamp};
 use serde::Serialize;
@@ -35,6 +35,8 @@ pub struct Stats {
     pub largest: Vec<StreamCount>,
     /// What starts and stops took.
     pub costs: AppendCosts,
+    /// Positions that are damaged, and counted nowhere else.
+    pub positions_damaged: u64,
     /// Instances whose costs could not be measured because their streams cannot be folded.
     pub instances_skipped: u64,
 }
@@ -82,7 +84,16 @@ pub fn stats(
     let mut next = 1;
     while next <= durable {
         let left = usize::try_from(durable - next + 1).unwrap_or(usize::MAX);
-        let page = log_page(source, next, left.min(PAGE_RECORDS))?;
+        let page = match log_page(source, next, left.min(PAGE_RECORDS)) {
+            Ok(page) => page,
+            Err(Error::Read { source: ReadError::Damaged { last: Some(last), .. }, .. }) => {
+                let behind = last.get().max(next) + 1;
+                counter.stats.positions_damaged += behind - next;
+                next = behind;
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         let Some(last) = page.last() else {
             break;
         };

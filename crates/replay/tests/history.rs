@@ -3,7 +3,7 @@
 mod world;
 
 use eventlog::Log;
-use lifecycle::VmmState;
+use lifecycle::{Input, InstanceEvent, VmmState};
 use replay::{Error, append_costs, history, history_table, stats};
 use std::sync::Arc;
 use world::{World, id};
@@ -135,6 +135,48 @@ fn a_start_takes_at_most_eight_appends_and_a_stop_three() {
 }
 
 #[test]
+fn a_vmm_that_was_given_up_and_goes_down_beside_is_no_stop() {
+    let mut world = World::simulated();
+    world.create(id(1), true);
+    world.says(id(1), 1, VmmState::Starting);
+    world.says(id(1), 2, VmmState::Running);
+    let vmm = world.now(id(1)).unwrap().active.unwrap();
+    // As after a migration: nothing refers to the source, and it still lives.
+    let unlinked = lifecycle::event::Update {
+        active: None,
+        target: None,
+        migration: None,
+        intent: lifecycle::Intent::Stopped,
+        network: None,
+        failed: None,
+        closed: None,
+    };
+    world.record(id(1), &[InstanceEvent::Updated(unlinked)], Input::Reconsider);
+    let report = world::report(3, VmmState::Stopping);
+    world.record(id(1), &[InstanceEvent::VmmReported { vmm, report }], Input::Reconsider);
+    let costs = append_costs(&source(&world), id(1)).unwrap();
+    assert_eq!((costs.start.runs, costs.stop.runs), (1, 0));
+}
+
+#[test]
+fn a_sled_is_called_by_its_present_name() {
+    let mut world = World::simulated();
+    world.create(id(1), true);
+    let renamed = lifecycle::SledEvent::Registered {
+        id: world::sled(0),
+        name: "rack-7".to_owned(),
+        threads: 64,
+        memory: 64 << 30,
+        cpu_family: "sim".to_owned(),
+        address: String::new(),
+    };
+    let context = journal::Context::of(journal::Actor::Sled(world::sled(0)));
+    world.write(journal::StreamName::Sled(world::sled(0)), &[renamed.into()], &context);
+    let entries = history(&source(&world), id(1), 1, 1).unwrap();
+    assert!(entries[0].summary.ends_with("on sled rack-7"), "{}", entries[0].summary);
+}
+
+#[test]
 fn a_start_that_was_undone_is_not_counted_as_one() {
     let mut world = World::simulated();
     world.create(id(1), true);
@@ -147,6 +189,7 @@ fn a_start_that_was_undone_is_not_counted_as_one() {
 fn statistics_add_up_to_the_log() {
     let mut world = World::simulated();
     world.live(id(1));
+    world.turn_back(3_600);
     world.create(id(2), false);
     let mut last = None;
     let stats = stats(&source(&world), 2, &mut |progress| last = Some(progress)).unwrap();
@@ -159,6 +202,7 @@ fn statistics_add_up_to_the_log() {
     assert_eq!((stats.largest[0].events, stats.largest[0].appends), (13, 6));
     assert_eq!(stats.kinds[0].event, "instance VmmReported");
     assert_eq!(stats.time_first.as_deref(), Some("2023-11-14T22:13:21.000000Z"));
+    assert_eq!(stats.time_last.as_deref(), Some("2023-11-14T22:13:29.000003Z"), "the latest, not the newest");
     assert_eq!((stats.costs.start.runs, stats.costs.stop.runs), (1, 1));
     let last = last.unwrap();
     assert_eq!((last.done, last.total), (stats.events, stats.events));

@@ -5,11 +5,14 @@
 mod world;
 
 use eventlog::cache::Snapshot;
-use eventlog::{Cache, CodecId, Journal, JournalConfig, JournalReader, Log, MemCache, StoreId};
+use eventlog::{
+    Cache, CodecId, Journal, JournalConfig, JournalReader, Log, MemCache, Position, ReadError, Record,
+    StoreId, StreamId, Version,
+};
 use journal::{Actor, Context, Event, FOLD_VERSION, StreamName, encode_snapshot};
 use lifecycle::vmm::Evidence;
 use lifecycle::{Command, Input, InstanceEvent, OpId, VmmState};
-use replay::{Error, FindingKind, Options, Scope, VerifyReport, verify};
+use replay::{Error, FindingKind, Options, Scope, Source, VerifyReport, verify};
 use std::sync::Arc;
 use world::{World, id, version};
 
@@ -45,7 +48,7 @@ fn a_log_that_the_rules_wrote_is_clean() {
 #[test]
 fn an_event_that_cannot_follow_is_named_and_the_others_are_followed_on() {
     let mut world = World::simulated();
-    world.live(id(1));
+    world.create(id(1), true);
     let vmm = world.grant(0).vmm;
     let gone = InstanceEvent::VmmGone { vmm, evidence: Evidence::Reported };
     let planted = world.plant(id(1), &[gone], Input::Gone { vmm, evidence: Evidence::Reported })[0];
@@ -104,8 +107,13 @@ fn a_broken_invariant_is_named_by_its_number() {
     // The step that follows at once is left out: the instance is not at rest.
     events.truncate(2);
     world.record(id(1), &events, input);
+    // What follows from it is not told again.
+    let (origin, short) = (lifecycle::Origin::User, lifecycle::Shortage::NoSled);
+    world.record(id(1), &[InstanceEvent::StartNotPlaced { origin, short }], Input::Reconsider);
     let finding = first(&world, 1);
     assert_eq!((finding.kind, finding.invariant), (FindingKind::InvariantBroken, Some(10)));
+    let findings = check(&world, Scope::All, None).findings;
+    assert_eq!(findings.iter().filter(|f| f.kind == FindingKind::InvariantBroken).count(), 1);
     assert_eq!((finding.version, finding.event.as_str()), (2, "StartBegan"));
     assert!(finding.by.starts_with("user demo, request "), "{}", finding.by);
     assert!(finding.to_string().contains("invariant 10 broken"), "{finding}");
@@ -118,7 +126,9 @@ fn more_on_a_sled_than_it_has_is_found_in_the_whole_log_only() {
     world.create(id(1), true);
     assert!(check(&world, Scope::All, None).is_clean());
     world.create(id(2), true);
+    world.create(id(3), false);
     let all = check(&world, Scope::All, None);
+    assert_eq!(all.findings.len(), 1, "told once");
     let finding = all.first().unwrap();
     assert_eq!((finding.kind, finding.invariant), (FindingKind::InvariantBroken, Some(4)));
     assert!(check(&world, Scope::One(id(2)), None).is_clean());
@@ -171,12 +181,17 @@ fn snapshots_are_compared_with_the_fold_of_their_version() {
         fold: FOLD_VERSION,
         state: encode_snapshot(&fold),
     };
+    let misplaced = Snapshot { position: right.position.next(), ..right.clone() };
     let wrong = Snapshot { state: encode_snapshot(&world.folds[&id(1)][5]), ..right.clone() };
     let beyond = Snapshot { version: version(1_000), ..right.clone() };
     let other = Snapshot { fold: FOLD_VERSION + 1, ..wrong.clone() };
-    for (snapshot, found, compared) in
-        [(right, None, 1), (wrong, Some(7), 1), (beyond, Some(13), 0), (other, None, 0)]
-    {
+    for (snapshot, found, compared) in [
+        (right, None, 1),
+        (misplaced, Some(7), 1),
+        (wrong, Some(7), 1),
+        (beyond, Some(13), 0),
+        (other, None, 0),
+    ] {
         let cache = MemCache::new();
         cache.put_snapshot(stream, &snapshot).unwrap();
         for scope in [Scope::All, Scope::One(id(1))] {
@@ -186,6 +201,61 @@ fn snapshots_are_compared_with_the_fold_of_their_version() {
             assert!(report.findings.iter().all(|f| f.kind == FindingKind::SnapshotDiffers));
         }
     }
+}
+
+#[test]
+fn a_step_that_users_must_never_see_is_found_between_two_good_states() {
+    let mut world = World::simulated();
+    world.create(id(1), false);
+    let lifecycle::input::StartGrant { saga, vmm, sled } = world.grant(0);
+    let size = world.now(id(1)).unwrap().spec.size;
+    let deadline = lifecycle::Span::from_secs(120);
+    let origin = lifecycle::Origin::User;
+    // From stopped to running in one append, without having been starting.
+    let events = [
+        InstanceEvent::StartBegan { saga, origin, vmm, sled, size, deadline },
+        InstanceEvent::SagaAdvanced { saga, step: lifecycle::Step::Register },
+        InstanceEvent::SagaAdvanced { saga, step: lifecycle::Step::SetRunning },
+        InstanceEvent::VmmReported { vmm, report: world::report(1, VmmState::Running) },
+        InstanceEvent::SagaEnded { saga, done: true },
+    ];
+    world.record(id(1), &events, Input::Reconsider);
+    let finding = first(&world, 1);
+    assert_eq!((finding.kind, finding.invariant), (FindingKind::InvariantBroken, Some(15)));
+    assert_eq!((finding.version, finding.event.as_str()), (6, "SagaEnded"));
+}
+
+#[test]
+fn a_start_under_another_configuration_still_decides_the_same() {
+    let mut world = World::simulated();
+    world.policy.start_deadline = lifecycle::Span::from_secs(7);
+    world.live(id(1));
+    assert_eq!(check(&world, Scope::All, None).findings, []);
+}
+
+#[test]
+fn a_sled_that_cannot_be_read_is_told_once_and_not_for_all_that_run_there() {
+    let mut world = World::simulated();
+    let registered = lifecycle::SledEvent::Registered {
+        id: world::sled(5),
+        name: "sim-5".to_owned(),
+        threads: 64,
+        memory: 64 << 30,
+        cpu_family: "sim".to_owned(),
+        address: String::new(),
+    };
+    let context = Context::of(Actor::Sled(world::sled(5)));
+    let stream = StreamName::Sled(world::sled(5));
+    let mut append = world.build(stream, &[Event::from(registered)], &context);
+    append.events[0].schema = 99;
+    world.send(append);
+    world.create(id(1), false);
+    let grant = world.grant(5);
+    world.give(id(1), Input::Command(Command::Start { grant: Some(grant) })).unwrap();
+    let report = check(&world, Scope::All, None);
+    assert_eq!(report.findings.len(), 1, "{:?}", report.findings);
+    assert_eq!(report.findings[0].kind, FindingKind::Unreadable);
+    assert_eq!((&report.findings[0].stream, report.findings[0].instance), (&stream.to_string(), None));
 }
 
 #[test]
@@ -206,6 +276,77 @@ fn an_instance_that_never_was_cannot_be_verified() {
     let world = World::simulated();
     let verified = verify(&world.log, Scope::One(id(1)), &Options::default(), &mut |_| ());
     assert_eq!(verified, Err(Error::NoSuchInstance(id(1))));
+}
+
+/// A log that has lost positions for good, as one that serves what is left of a damaged journal.
+struct Holed {
+    log: Arc<dyn Log>,
+    lost: std::ops::RangeInclusive<u64>,
+    /// Whether it is known where the damage ends.
+    is_bounded: bool,
+    streams: Vec<StreamId>,
+}
+
+impl Source for Holed {
+    fn read_stream(&self, stream: StreamId, from: Version, limit: usize) -> Result<Vec<Record>, ReadError> {
+        if self.streams.contains(&stream) {
+            return Err(ReadError::Quarantined { stream, detail: "a flipped bit".to_owned() });
+        }
+        self.log.read_stream(stream, from, limit)
+    }
+
+    fn read_all(&self, from: Position, limit: usize) -> Result<Vec<Record>, ReadError> {
+        if self.lost.contains(&from.get()) {
+            return Err(ReadError::Damaged {
+                position: from,
+                last: self.is_bounded.then(|| Position::new(*self.lost.end())),
+                streams: self.streams.clone(),
+                detail: "a flipped bit".to_owned(),
+            });
+        }
+        let mut records = self.log.read_all(from, limit)?;
+        if from.get() < *self.lost.start() {
+            records.retain(|record| record.position.get() < *self.lost.start());
+        }
+        Ok(records)
+    }
+
+    fn durable(&self) -> Position {
+        self.log.durable()
+    }
+}
+
+#[test]
+fn damage_is_named_and_what_is_left_is_verified_and_counted() {
+    let mut world = World::simulated();
+    world.live(id(1));
+    world.live(id(2));
+    world.live(id(3));
+    let lost = world.folds[&id(2)][3].head.position..=world.folds[&id(2)][6].head.position;
+    let count = lost.end() - lost.start() + 1;
+    let (log, streams) = (Arc::clone(&world.log), vec![StreamName::Instance(id(2)).id()]);
+    let mut holed = Holed { log, lost: lost.clone(), is_bounded: true, streams };
+    let options = Options::default();
+    let durable = world.log.durable().get();
+
+    let all = verify(&holed, Scope::All, &options, &mut |_| ()).unwrap();
+    assert_eq!(
+        (all.findings.len(), all.events, all.instances),
+        (1, durable - count, 3),
+        "{:?}",
+        all.findings
+    );
+    let finding = all.first().unwrap();
+    assert_eq!((finding.kind, finding.position), (FindingKind::Unreadable, *lost.start()));
+    let one = verify(&holed, Scope::One(id(2)), &options, &mut |_| ()).unwrap();
+    assert_eq!(one.first().unwrap().stream, StreamName::Instance(id(2)).to_string());
+    let stats = replay::stats(&holed, 1, &mut |_| ()).unwrap();
+    assert_eq!((stats.events, stats.positions_damaged, stats.instances_skipped), (durable - count, count, 1));
+
+    holed.is_bounded = false;
+    let all = verify(&holed, Scope::All, &options, &mut |_| ()).unwrap();
+    assert_eq!((all.findings.len(), all.events), (1, lost.start() - 1));
+    assert!(matches!(replay::stats(&holed, 1, &mut |_| ()), Err(Error::Read { .. })));
 }
 
 #[test]

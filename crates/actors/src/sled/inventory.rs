@@ -8,10 +8,11 @@ use super::calls::within;
 use super::{Shell, SledMsg};
 use crate::convert;
 use crate::instance::{InstanceMsg, Timer};
-use lifecycle::VmmId;
+use journal::StreamName;
 use lifecycle::input::Input;
 use lifecycle::vmm::Evidence;
-use sled_protocol::{Inventory, SledError};
+use lifecycle::{InstanceId, VmmId};
+use sled_protocol::{Inventory, InventoryVmm, SledError};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,9 +30,13 @@ impl Shell {
         };
         let pause = self.env.jittered(period);
         self.watch = Some(Timer::new(self.me.send_after(pause, || SledMsg::Watch).abort_handle()));
-        let Some(client) = self.client().filter(|_| !self.is_asking) else {
+        let Some(client) = self.client() else {
+            self.not_heard("its agent's address leads nowhere".to_owned());
             return;
         };
+        if self.is_asking {
+            return;
+        }
         self.is_asking = true;
         let (me, permits) = (self.me.clone(), Arc::clone(&self.permits));
         let (asked_at, patience) = (self.env.log.durable().get(), self.env.limits.sled_call);
@@ -88,6 +93,11 @@ impl Shell {
         for (vmm, place) in vmms.iter().zip(places) {
             let ours = place.filter(|place| place.sled == id && place.is_held);
             let Some(place) = ours else {
+                if self.is_quarantined(vmm) {
+                    // Its history cannot be read: whether it is an orphan is not known, and a guest may be in it.
+                    tracing::warn!(sled = %id, vmm = %vmm.propolis_id, instance = %vmm.instance_id, "VMM of a quarantined instance is left alone");
+                    continue;
+                }
                 tracing::warn!(sled = %id, vmm = %vmm.propolis_id, instance = %vmm.instance_id, "orphan is unregistered");
                 self.unregister(vmm.propolis_id);
                 continue;
@@ -109,5 +119,10 @@ impl Shell {
                 let _ = self.instances.send(instance, InstanceMsg::Learned(input));
             }
         }
+    }
+
+    fn is_quarantined(&self, vmm: &InventoryVmm) -> bool {
+        let stream = StreamName::Instance(InstanceId::new(vmm.instance_id.as_uuid())).id();
+        self.env.log.quarantined().iter().any(|(quarantined, _)| *quarantined == stream)
     }
 }

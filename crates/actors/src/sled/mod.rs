@@ -300,6 +300,7 @@ impl Shell {
         self.status.last_contact = Some(self.env.clock.now());
         if let Some((why, since)) = self.status.unreachable.take() {
             tracing::info!(sled = %self.id, why, since = since.micros(), "sled can be reached again");
+            self.ledger.reachable(self.id, true);
             self.ask_inventory();
         }
     }
@@ -307,6 +308,7 @@ impl Shell {
     fn not_heard(&mut self, why: String) {
         if self.status.unreachable.is_none() {
             tracing::warn!(sled = %self.id, why, "sled cannot be reached");
+            self.ledger.reachable(self.id, false);
             self.status.unreachable = Some((why, self.env.clock.now()));
         }
     }

@@ -2,12 +2,13 @@
 
 mod attention;
 mod instances;
+mod keep;
 mod log;
 mod sleds;
 
 use crate::state::App;
 use axum::Router;
-use axum::routing::get;
+use axum::routing::{get, post};
 use std::sync::Arc;
 
 /// Every route below `/ops/v1`.
@@ -17,5 +18,9 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/instances/{instance}/history", get(instances::history))
         .route("/sleds", get(sleds::list))
         .route("/log/stats", get(log::stats))
+        .route("/log/tail", get(keep::tail))
+        .route("/log/export", get(keep::export_log))
+        .route("/log/snapshot", post(keep::snapshot))
+        .route("/log/compact", post(keep::compact))
         .route("/attention", get(attention::list))
 }

@@ -112,6 +112,7 @@ impl Stack {
             projections: projections.clone(),
             ready: Arc::clone(&ready),
             build: "test".to_owned(),
+            keeper: None,
         };
         let mut stack = Self {
             log,

@@ -18,6 +18,7 @@ struct Projection {
 struct State {
     indexed: Position,
     streams: BTreeMap<StreamId, Vec<Position>>,
+    requests: BTreeMap<[u8; 16], Position>,
     snapshots: BTreeMap<StreamId, Snapshot>,
     projections: BTreeMap<String, Projection>,
     distrusted: u64,
@@ -54,6 +55,9 @@ impl Cache for MemCache {
                 return Err(CacheError::Contradiction(format!("stream {} has a gap", record.stream)));
             }
             positions.push(record.position);
+            if let Some(request) = record.context.as_ref().and_then(|context| context.request) {
+                state.requests.entry(request).or_insert(record.position);
+            }
             state.indexed = record.position;
         }
         Ok(())
@@ -64,6 +68,10 @@ impl Cache for MemCache {
         let state = self.state();
         let positions = state.streams.get(&stream).map_or(&[][..], Vec::as_slice);
         Ok(positions.iter().skip(skip).take(limit).copied().collect())
+    }
+
+    fn request(&self, request: [u8; 16]) -> Result<Option<Position>, CacheError> {
+        Ok(self.state().requests.get(&request).copied())
     }
 
     fn snapshot(&self, stream: StreamId) -> Result<Option<Snapshot>, CacheError> {

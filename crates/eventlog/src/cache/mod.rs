@@ -5,10 +5,15 @@
 //!
 //! Invariants:
 //! * rows and checkpoint of a projection change together or not at all;
+//! * request ids are indexed in the same step as the streams of their records;
 //! * the stream index grows in position order without gap, together with its own checkpoint;
 //! * nothing in here is ever needed to accept or to fence an append.
 
+#[cfg(test)]
+mod destroyed;
 mod mem;
+#[cfg(test)]
+mod pitfalls;
 mod rebuild;
 mod runs;
 mod sealed;
@@ -74,6 +79,13 @@ pub trait Cache: Send + Sync + 'static {
 
     /// Positions of a stream's versions from `from` on, at most `limit`; fewer if the index is behind.
     fn positions(&self, stream: StreamId, from: Version, limit: usize) -> Result<Vec<Position>, CacheError>;
+
+    /// Position of the first record that was appended for a request, as far as the stream index reaches. The
+    /// caller reads the record there, and believes that one. An implementation that keeps none knows none.
+    fn request(&self, request: [u8; 16]) -> Result<Option<Position>, CacheError> {
+        let _ = request;
+        Ok(None)
+    }
 
     /// The snapshot of a stream, if there is a whole one.
     fn snapshot(&self, stream: StreamId) -> Result<Option<Snapshot>, CacheError>;

@@ -19,7 +19,8 @@ pub enum CatchUpError {
 }
 
 /// Indexes what the log has beyond the index, at most `steps_max` steps of 1024 records, and answers the
-/// position reached. An index beyond the log is thrown away first.
+/// position reached. An index beyond the log is thrown away first. Where the log
+/// is damaged or archived the index ends: streams are then read by their back pointers, which costs time.
 pub fn catch_up(log: &dyn Log, cache: &dyn Cache, steps_max: usize) -> Result<Position, CatchUpError> {
     let mut indexed = cache.indexed()?;
     if indexed > log.durable() {
@@ -27,7 +28,11 @@ pub fn catch_up(log: &dyn Log, cache: &dyn Cache, steps_max: usize) -> Result<Po
         indexed = cache.indexed()?;
     }
     for _ in 0..steps_max {
-        let records = log.read_all(indexed.next(), STEP_RECORDS)?;
+        let records = match log.read_all(indexed.next(), STEP_RECORDS) {
+            Ok(records) => records,
+            Err(ReadError::Damaged { .. } | ReadError::Archived { .. }) => break,
+            Err(error) => return Err(error.into()),
+        };
         let Some(last) = records.last() else { break };
         cache.index(&records)?;
         indexed = last.position;

@@ -1,7 +1,7 @@
 //! Keys and sealed values of the cache on disk.
 //!
 //! ```text
-//! m identity   i indexed   S kind id version(be) run   N kind id snapshot
+//! m identity   i indexed   S kind id version(be) run   N kind id snapshot   Q request id position
 //! P length name checkpoint   R length name key row     p head number(be) piece of any of them
 //! ```
 //!
@@ -41,6 +41,12 @@ fn of_stream(tag: u8, stream: StreamId) -> Key {
 pub(crate) fn run(stream: StreamId, first: Version) -> Key {
     let mut key = of_stream(b'S', stream);
     key.extend_from_slice(&first.get().to_be_bytes());
+    key
+}
+
+pub(crate) fn request(request: [u8; 16]) -> Key {
+    let mut key = vec![b'Q'];
+    key.extend_from_slice(&request);
     key
 }
 

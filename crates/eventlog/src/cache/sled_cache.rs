@@ -26,7 +26,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Largest piece of a value stored under one key.
 pub(crate) const PIECE_BYTES_MAX: usize = 6 << 10;
 /// Layout of keys and values; another one is thrown away.
-const LAYOUT: u32 = 1;
+const LAYOUT: u32 = 2;
 /// How often the database writes out what is in memory, in milliseconds. Without it, it frees no space.
 const WRITE_OUT_EVERY_MS: u64 = 500;
 
@@ -85,6 +85,7 @@ impl SledCache {
         durable: Position,
         memory_bytes: u64,
     ) -> Result<Self, CacheError> {
+        remove_leftovers(dir).map_err(|error| CacheError::Engine(error.to_string()))?;
         let cache = guard(|| {
             let config = sled_db::Config::new()
                 .path(dir)
@@ -181,6 +182,23 @@ impl SledCache {
             run.push(record.position);
         }
         put(batch, &sealed::run(stream, first), &pack(&run));
+        Ok(())
+    }
+
+    /// Keeps the first position of each request.
+    fn index_requests(&self, batch: &mut Batch, records: &[Record]) -> Result<(), CacheError> {
+        let mut fresh = BTreeMap::<[u8; 16], Position>::new();
+        for record in records {
+            if let Some(request) = record.context.as_ref().and_then(|context| context.request) {
+                fresh.entry(request).or_insert(record.position);
+            }
+        }
+        for (request, position) in fresh {
+            let key = sealed::request(request);
+            if self.get(&key)?.is_none() {
+                put(batch, &key, &position.get().to_le_bytes());
+            }
+        }
         Ok(())
     }
 
@@ -285,6 +303,21 @@ fn decode_run(key: &[u8], value: &[u8]) -> Result<(Version, Vec<Position>), Cach
     run.ok_or_else(|| CacheError::Contradiction("a run of positions is none".into()))
 }
 
+/// Removes snapshots that an interrupted opening left unfinished: the database never looks at them again.
+fn remove_leftovers(dir: &Path) -> std::io::Result<()> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().ends_with(".generating") {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// Moves the directory to the same path with `.damaged` appended, in place of an earlier one.
 fn move_aside(dir: &Path) -> std::io::Result<()> {
     if !dir.exists() {
@@ -316,6 +349,7 @@ impl Cache for SledCache {
         for (stream, fresh) in streams {
             self.extend_runs(&mut batch, stream, &fresh)?;
         }
+        self.index_requests(&mut batch, records)?;
         put(&mut batch, &sealed::indexed(), &last.position.get().to_le_bytes());
         guard(|| self.tree.apply_batch(batch))
     }
@@ -342,6 +376,10 @@ impl Cache for SledCache {
             }
         }
         Ok(found)
+    }
+
+    fn request(&self, request: [u8; 16]) -> Result<Option<Position>, CacheError> {
+        self.get(&sealed::request(request))?.map(|value| position(&value)).transpose()
     }
 
     fn snapshot(&self, stream: StreamId) -> Result<Option<Snapshot>, CacheError> {

@@ -74,6 +74,26 @@ async fn the_stream_index_answers_positions_from_any_version() {
 }
 
 #[tokio::test]
+async fn a_request_leads_to_its_first_record() {
+    let (_, mut all) = records(40).await;
+    for (number, record) in all.iter_mut().enumerate() {
+        record.context.as_mut().unwrap().request = (number % 4 != 3).then_some([(number % 7) as u8; 16]);
+    }
+    check(|cache| {
+        for piece in all.chunks(9) {
+            cache.index(piece).unwrap();
+        }
+        for request in 0..7u8 {
+            let first = all.iter().find(|it| it.context.as_ref().unwrap().request == Some([request; 16]));
+            assert_eq!(cache.request([request; 16]), Ok(first.map(|record| record.position)));
+        }
+        assert_eq!(cache.request([9; 16]), Ok(None));
+        cache.distrust("a test says so");
+        assert_eq!(cache.request([1; 16]), Ok(None));
+    });
+}
+
+#[tokio::test]
 async fn the_index_refuses_gaps_and_repetitions() {
     let (_, all) = records(20).await;
     check(|cache| {

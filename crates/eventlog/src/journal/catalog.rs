@@ -7,6 +7,8 @@
 
 use super::files::{Files, Handle};
 use super::format::{HeaderRead, SEGMENT_HEADER_BYTES, segment_name};
+use super::losses::Jump;
+use super::packed::open_either;
 use super::window::{POINT_BYTES, Window};
 use crate::log::ReadError;
 use crate::types::Position;
@@ -38,13 +40,20 @@ struct Marks {
 pub(crate) struct Segment {
     pub(crate) first: Position,
     pub(crate) file: Arc<dyn Handle>,
+    /// Where its damaged headers are passed over.
+    jumps: Vec<Jump>,
     marks: Mutex<Marks>,
 }
 
 impl Segment {
-    fn new(first: Position, file: Arc<dyn Handle>) -> Self {
+    fn new(first: Position, file: Arc<dyn Handle>, jumps: Vec<Jump>) -> Self {
         let marks = Marks { list: Vec::new(), offset: SEGMENT_HEADER_BYTES as u64, next: first };
-        Self { first, file, marks: Mutex::new(marks) }
+        Self { first, file, jumps, marks: Mutex::new(marks) }
+    }
+
+    /// The damage at an offset that reading passes over.
+    pub(crate) fn jump(&self, offset: u64) -> Option<&Jump> {
+        self.jumps.iter().find(|jump| jump.from == offset)
     }
 
     pub(crate) fn name(&self) -> String {
@@ -67,6 +76,9 @@ impl Segment {
     fn look_on(&self, marks: &mut Marks, position: Position) -> Result<(), ReadError> {
         let mut window = Window::new(self.file.clone(), POINT_BYTES);
         while marks.next <= position {
+            if let Some(jump) = self.jump(marks.offset) {
+                (marks.offset, marks.next) = (jump.to, jump.next);
+            }
             let header = window.header(marks.offset).map_err(|error| ReadError::Io(error.to_string()))?;
             let detail = match header {
                 HeaderRead::Batch(header) if header.first == marks.next => {
@@ -84,7 +96,8 @@ impl Segment {
                 HeaderRead::Bad(detail) => detail,
             };
             let detail = format!("{} at offset {}: {detail}", self.name(), marks.offset);
-            return Err(ReadError::Damaged { position: marks.next, detail });
+            let (last, streams) = (None, Vec::new());
+            return Err(ReadError::Damaged { position: marks.next, last, streams, detail });
         }
         Ok(())
     }
@@ -105,12 +118,13 @@ struct State {
 pub(crate) struct Catalog {
     files: Arc<dyn Files>,
     dir: PathBuf,
+    jumps: Vec<Jump>,
     state: Mutex<State>,
 }
 
 impl Catalog {
-    pub(crate) fn new(files: Arc<dyn Files>, dir: PathBuf, firsts: Vec<Position>) -> Self {
-        Self { files, dir, state: Mutex::new(State { firsts, open: BTreeMap::new(), clock: 0 }) }
+    pub(crate) fn new(files: Arc<dyn Files>, dir: PathBuf, firsts: Vec<Position>, jumps: Vec<Jump>) -> Self {
+        Self { files, dir, jumps, state: Mutex::new(State { firsts, open: BTreeMap::new(), clock: 0 }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -128,6 +142,24 @@ impl Catalog {
         state.firsts.push(first);
     }
 
+    /// First position of each segment.
+    pub(crate) fn firsts(&self) -> Vec<Position> {
+        self.state().firsts.clone()
+    }
+
+    /// Lets go of a segment's file: another one has taken its place.
+    pub(crate) fn reopen(&self, first: Position) {
+        self.state().open.remove(&first);
+    }
+
+    /// Takes out the segments before `oldest`, which starts one.
+    pub(crate) fn forget_before(&self, oldest: Position) {
+        let mut state = self.state();
+        assert!(state.firsts.contains(&oldest), "whole segments are taken out");
+        state.firsts.retain(|first| *first >= oldest);
+        state.open.retain(|first, _| *first >= oldest);
+    }
+
     /// The segment that holds `position`.
     pub(crate) fn segment(&self, position: Position) -> Result<Arc<Segment>, ReadError> {
         let mut state = self.state();
@@ -141,12 +173,10 @@ impl Catalog {
             open.used = clock;
             return Ok(open.segment.clone());
         }
-        let path = self.dir.join(segment_name(first));
-        let file = self
-            .files
-            .open_read(&path)
-            .map_err(|error| ReadError::Io(format!("opening {} failed: {error}", path.display())))?;
-        let segment = Arc::new(Segment::new(first, file));
+        let file = open_either(&*self.files, &self.dir, first)
+            .map_err(|error| ReadError::Io(format!("opening {} failed: {error}", segment_name(first))))?;
+        let jumps = self.jumps.iter().filter(|jump| jump.segment == first).copied().collect();
+        let segment = Arc::new(Segment::new(first, file, jumps));
         state.open.insert(first, Open { segment: segment.clone(), used: clock });
         if state.open.len() > OPEN_SEGMENTS_MAX {
             let oldest = state.open.iter().min_by_key(|(_, open)| open.used).map(|(first, _)| *first);

@@ -1,7 +1,7 @@
 //! What a journal is told when it opens, and what it says it found.
 
 use super::error::{Damage, OpenError, StoreId};
-use crate::types::{LIMITS, Position};
+use crate::types::{LIMITS, Position, StreamId};
 
 /// Smallest segment: tests roll over often; a daemon asks for 1 MiB or more.
 pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
@@ -29,9 +29,14 @@ pub struct JournalConfig {
     pub heads_every_bytes: u64,
     /// Milliseconds after which the tail witness is renewed while there is something to witness.
     pub witness_every_ms: u64,
+    /// Bytes of the file that is given up to close on a full disk; zero for none.
+    pub ballast_bytes: u64,
     /// Open even though durable records at the tail are gone. What was lost is in [`Recovery::lost`], for
     /// the caller to record.
     pub accept_loss: bool,
+    /// Streams that nothing goes on without: damage to one of them refuses the opening. Every stream by
+    /// default; a caller that deals with [`crate::ReadError::Damaged`] and quarantined streams names fewer.
+    pub critical: fn(StreamId) -> bool,
 }
 
 impl JournalConfig {
@@ -46,7 +51,9 @@ impl JournalConfig {
             ring_bytes_max: 32 << 20,
             heads_every_bytes: 64 << 20,
             witness_every_ms: 1_000,
+            ballast_bytes: 1 << 20,
             accept_loss: false,
+            critical: |_| true,
         }
     }
 
@@ -91,6 +98,8 @@ pub struct Recovery {
     pub is_created: bool,
     /// Last durable position.
     pub durable: Position,
+    /// Oldest position that is here; what was before it is archived.
+    pub oldest: Position,
     /// Number of streams.
     pub streams: u64,
     /// Number of segments.
@@ -103,6 +112,12 @@ pub struct Recovery {
     pub trimmed: Option<Trimmed>,
     /// Durable records that are gone; only with [`JournalConfig::accept_loss`].
     pub lost: Option<TailLoss>,
+    /// Damaged places before the end, with their positions and streams; the bytes are as they were found.
+    pub damaged: Vec<Damage>,
+    /// Streams that lost a record there: neither read nor extended.
+    pub quarantined: Vec<StreamId>,
+    /// Lost positions of streams that nothing names; only with [`JournalConfig::accept_loss`], and after it.
+    pub nameless: u64,
     /// Anything else worth telling: unreadable checkpoints, leftovers of an interrupted preparation.
     pub notes: Vec<String>,
 }

@@ -109,12 +109,18 @@ pub enum OpenError {
         found: StoreId,
     },
     /// Positions are missing between two segments, or before the first.
-    #[error("the segment that starts at position {expected} is missing: the next one is {found}; restore it")]
+    #[error(
+        "the segment that starts at position {expected} is missing: the next one is {found}{}; restore it",
+        after.as_ref().map(|(name, offset)| format!(", the one before is {name} and ends at offset {offset}")).unwrap_or_default()
+    )]
     MissingSegment {
         /// First missing position.
         expected: Position,
         /// File name of the next segment there is.
         found: String,
+        /// File name of the segment before, if there is one, and where its records end: what is missing may
+        /// be its end.
+        after: Option<(String, u64)>,
     },
     /// Something durable cannot be read any more.
     #[error("the journal is damaged: {0}; restore the segment from a backup")]

@@ -29,6 +29,12 @@ const BATCH_ALIGN: u64 = 8;
 pub(crate) const WITNESS_NAME: &str = "witness";
 pub(crate) const SEGMENT_TEMP_NAME: &str = "segment.tmp";
 pub(crate) const HEADS_TEMP_NAME: &str = "heads.tmp";
+pub(crate) const BALLAST_NAME: &str = "ballast";
+pub(crate) const DAMAGED_NAME: &str = "damaged";
+pub(crate) const DAMAGED_TEMP_NAME: &str = "damaged.tmp";
+pub(crate) const PACKED_TEMP_NAME: &str = "packed.tmp";
+pub(crate) const BASE_TEMP_NAME: &str = "base.tmp";
+const PACKED_SUFFIX: &str = ".zst";
 const POSITION_DIGITS: usize = 20;
 
 pub(crate) fn segment_name(first: Position) -> String {
@@ -39,12 +45,26 @@ pub(crate) fn heads_name(position: Position) -> String {
     format!("heads-{:020}.chk", position.get())
 }
 
+/// Name of a compressed segment.
+pub(crate) fn packed_name(first: Position) -> String {
+    format!("{}{PACKED_SUFFIX}", segment_name(first))
+}
+
+/// Name of the heads at the end of what was archived.
+pub(crate) fn base_name(position: Position) -> String {
+    format!("base-{:020}.chk", position.get())
+}
+
 /// What a file name in the journal's directory says the file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Named {
     Segment(Position),
+    Packed(Position),
     Heads(Position),
+    Base(Position),
     Witness,
+    Damaged,
+    Ballast,
     Temporary,
     Foreign,
 }
@@ -57,6 +77,14 @@ pub(crate) fn classify(name: &str) -> Named {
     if let Some(first) = name.strip_suffix(".seg").and_then(position) {
         return Named::Segment(first);
     }
+    let unpacked = name.strip_suffix(PACKED_SUFFIX).and_then(|rest| rest.strip_suffix(".seg"));
+    if let Some(first) = unpacked.and_then(position) {
+        return Named::Packed(first);
+    }
+    if let Some(at) = name.strip_prefix("base-").and_then(|rest| rest.strip_suffix(".chk")).and_then(position)
+    {
+        return Named::Base(at);
+    }
     if let Some(at) =
         name.strip_prefix("heads-").and_then(|rest| rest.strip_suffix(".chk")).and_then(position)
     {
@@ -64,7 +92,11 @@ pub(crate) fn classify(name: &str) -> Named {
     }
     match name {
         WITNESS_NAME => Named::Witness,
-        SEGMENT_TEMP_NAME | HEADS_TEMP_NAME => Named::Temporary,
+        DAMAGED_NAME => Named::Damaged,
+        BALLAST_NAME => Named::Ballast,
+        SEGMENT_TEMP_NAME | HEADS_TEMP_NAME | DAMAGED_TEMP_NAME | PACKED_TEMP_NAME | BASE_TEMP_NAME => {
+            Named::Temporary
+        }
         _ => Named::Foreign,
     }
 }

@@ -12,11 +12,11 @@
 
 use super::error::StoreId;
 use super::files::{Files, Handle, read_full, write_full};
-use super::format::{FORMAT, HEADS_TEMP_NAME, Named, classify, heads_name};
+use super::format::{BASE_TEMP_NAME, FORMAT, HEADS_TEMP_NAME, Named, base_name, classify, heads_name};
+use super::head_map::HeadMap;
 use crate::gate::Owned;
 use crate::record::{Fields, Malformed};
 use crate::types::{Epoch, Head, Position, StreamId, StreamKind, Version};
-use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
@@ -33,7 +33,7 @@ pub(crate) struct HeadsCheckpoint {
     pub(crate) chain: u64,
     /// Bytes of all records up to there.
     pub(crate) bytes: u64,
-    pub(crate) heads: BTreeMap<StreamId, Owned>,
+    pub(crate) heads: HeadMap,
 }
 
 impl HeadsCheckpoint {
@@ -74,7 +74,7 @@ impl HeadsCheckpoint {
             return Err(Malformed::Fields);
         }
         let position = Position::new(fields.u64(32)?);
-        let mut heads = BTreeMap::new();
+        let mut heads = HeadMap::default();
         for entry in body[FIXED_BYTES..].chunks_exact(ENTRY_BYTES) {
             let entry = Fields(entry);
             let [kind] = entry.array(0)?;
@@ -82,7 +82,7 @@ impl HeadsCheckpoint {
             let head =
                 Head { version: Version::new(entry.u64(17)?), position: Position::new(entry.u64(25)?) };
             let is_possible = head.version != Version::ZERO && head.position <= position;
-            if !is_possible || heads.last_key_value().is_some_and(|(last, _)| *last >= stream) {
+            if !is_possible || heads.last().is_some_and(|last| *last >= stream) {
                 return Err(Malformed::Fields);
             }
             heads.insert(stream, Owned { head, epoch: Epoch::ZERO });
@@ -105,12 +105,7 @@ impl HeadsCheckpoint {
 
     /// Writes the checkpoint durably and removes all but the newest two.
     pub(crate) fn write(&self, files: &dyn Files, dir: &Path) -> io::Result<()> {
-        let temporary = dir.join(HEADS_TEMP_NAME);
-        let file = files.create(&temporary)?;
-        write_full(&*file, &self.encode(), 0).map_err(|failure| failure.error)?;
-        file.sync()?;
-        files.rename(&temporary, &dir.join(heads_name(self.position)))?;
-        files.sync_dir(dir)?;
+        self.put(files, dir, HEADS_TEMP_NAME, &heads_name(self.position))?;
         let mut names: Vec<(Position, String)> = Vec::new();
         for name in files.list(dir)? {
             if let Named::Heads(position) = classify(&name) {
@@ -120,6 +115,27 @@ impl HeadsCheckpoint {
         names.sort();
         let surplus = names.len().saturating_sub(KEPT);
         names[..surplus].iter().try_for_each(|(_, name)| files.remove(&dir.join(name)))
+    }
+
+    /// Writes the checkpoint durably as the base of what is kept, in place of an earlier one.
+    pub(crate) fn write_base(&self, files: &dyn Files, dir: &Path) -> io::Result<()> {
+        let name = base_name(self.position);
+        self.put(files, dir, BASE_TEMP_NAME, &name)?;
+        let is_earlier = |other: &String| matches!(classify(other), Named::Base(_)) && *other != name;
+        files.list(dir)?.iter().filter(|it| is_earlier(it)).try_for_each(|it| files.remove(&dir.join(it)))
+    }
+
+    fn put(&self, files: &dyn Files, dir: &Path, temporary: &str, name: &str) -> io::Result<()> {
+        let temporary = dir.join(temporary);
+        let file = files.create(&temporary)?;
+        let written = write_full(&*file, &self.encode(), 0).map_err(|failure| failure.error);
+        if let Err(error) = written.and_then(|()| file.sync()) {
+            // Half of it takes room that others may need.
+            drop(files.remove(&temporary));
+            return Err(error);
+        }
+        files.rename(&temporary, &dir.join(name))?;
+        files.sync_dir(dir)
     }
 }
 
@@ -139,7 +155,7 @@ mod tests {
             position: Position::new(10),
             chain: 77,
             bytes: 990,
-            heads: heads.into(),
+            heads: heads.into_iter().collect(),
         }
     }
 

@@ -15,20 +15,29 @@
 //! * after a failed sync, and after a panic of the writer, nothing is appended until the journal is opened
 //!   again; whoever waited is told `Unknown`.
 
+mod ballast;
 mod catalog;
 mod config;
+mod decided;
 mod error;
 mod files;
 mod format;
+mod head_map;
 mod heads;
 mod keeper;
 mod lock;
+mod losses;
 mod offline;
+mod packed;
+mod parts;
 mod queue;
 mod reading;
 mod recovery;
 mod scan;
+mod seek;
 mod survey;
+pub(crate) mod transfer;
+mod upkeep;
 mod view;
 mod window;
 mod witness;
@@ -43,6 +52,7 @@ pub use config::{
 pub use error::{Damage, OpenError, StoreId};
 pub use lock::StoreLock;
 pub use offline::{JournalReader, VerifyReport};
+pub use upkeep::{Archived, Compacted, UpkeepError};
 
 use crate::cache::Cache;
 use crate::gate;
@@ -52,15 +62,18 @@ use crate::types::{
 };
 use crate::waiting::{self, Progress};
 use catalog::Catalog;
+use decided::Decided;
 use files::{Files, OsFiles};
 use futures::FutureExt;
 use heads::HeadsCheckpoint;
+use losses::Losses;
 use queue::{Queue, Request};
 use reading::PointReader;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::Path;
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
 use tokio::sync::{oneshot, watch};
 use view::{Ring, View};
@@ -77,6 +90,14 @@ struct Shared {
     queue: Queue,
     progress: watch::Sender<Progress>,
     catalog: Catalog,
+    /// What opening could not read.
+    losses: Losses,
+    /// Set once a reading has met damage that opening had not.
+    is_suspect: AtomicBool,
+    files: Arc<dyn Files>,
+    dir: PathBuf,
+    /// Held while segments are compressed or moved.
+    upkeep: Mutex<()>,
     cache: OnceLock<Arc<dyn Cache>>,
 }
 
@@ -126,10 +147,28 @@ impl Shared {
             }
             view.durable
         };
-        reading::range(&self.catalog, from, durable, limit)
+        let durable = reading::readable(&self.losses, from, durable)?;
+        reading::range(&self.catalog, from, durable, limit).inspect_err(|error| self.suspect(error))
+    }
+
+    /// Remembers that there is damage which opening did not look at: the next opening looks at everything.
+    fn suspect(&self, error: &ReadError) {
+        let ReadError::Damaged { last: None, .. } = error else { return };
+        if self.is_suspect.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        tracing::error!(%error, "the journal is damaged; open it again to find out what is lost");
+        if let Err(error) = Decided::on(&self.losses).write(&*self.files, &self.dir, self.store_id) {
+            tracing::error!(%error, "that there is damage could not be written down");
+        }
+    }
+
+    fn refuse_quarantined(&self, stream: StreamId) -> Result<(), Unavailable> {
+        if self.losses.has(stream) { Err(Unavailable::Quarantined(stream)) } else { Ok(()) }
     }
 
     fn read_stream(&self, stream: StreamId, from: Version, limit: usize) -> Result<Vec<Record>, ReadError> {
+        reading::check_stream(&self.losses, stream)?;
         let head = self.view().heads.get(&stream).map_or_else(Head::default, |owned| owned.head);
         let from = from.max(Version::new(1));
         if from > head.version || limit == 0 {
@@ -148,7 +187,8 @@ impl Shared {
             }
         }
         let mut points = PointReader::new(&self.catalog);
-        let records = reading::walk(stream, head, from, last, |position| self.get(&mut points, position))?;
+        let records = reading::walk(stream, head, from, last, |position| self.get(&mut points, position))
+            .inspect_err(|error| self.suspect(error))?;
         assert!(gate::contiguous(&records, from), "versions of stream {stream} are gapless");
         Ok(records)
     }
@@ -224,7 +264,17 @@ impl Journal {
             view: RwLock::new(view),
             queue: Queue::new(config.queue_requests_max, config.queue_bytes_max),
             progress: watch::Sender::new(Progress { durable, end: None }),
-            catalog: Catalog::new(files.clone(), dir.into(), std::mem::take(&mut recovered.firsts)),
+            catalog: Catalog::new(
+                files.clone(),
+                dir.into(),
+                std::mem::take(&mut recovered.firsts),
+                std::mem::take(&mut recovered.scan.losses.jumps),
+            ),
+            losses: std::mem::take(&mut recovered.scan.losses),
+            is_suspect: AtomicBool::new(false),
+            files: files.clone(),
+            dir: dir.into(),
+            upkeep: Mutex::new(()),
             cache: OnceLock::new(),
         });
         let start = || {
@@ -287,7 +337,8 @@ impl Drop for Journal {
 impl Log for Journal {
     fn claim(&self, stream: StreamId) -> LogFuture<Result<Claim, Unavailable>> {
         let (reply, answer) = oneshot::channel();
-        match self.shared.queue.push(Request::Claim { stream, reply }) {
+        let claim = Request::Claim { stream, reply };
+        match self.shared.refuse_quarantined(stream).and_then(|()| self.shared.queue.push(claim)) {
             Ok(()) => waiting::claim_answer(answer),
             Err(refusal) => futures::future::ready(Err(refusal)).boxed(),
         }
@@ -296,6 +347,7 @@ impl Log for Journal {
     fn append(&self, append: Append) -> LogFuture<AppendOutcome> {
         let (reply, answer) = oneshot::channel();
         let queued = gate::admit(&append)
+            .and_then(|bytes| self.shared.refuse_quarantined(append.stream).map(|()| bytes))
             .and_then(|bytes| self.shared.queue.push(Request::Append { append, bytes, reply }));
         match queued {
             Ok(()) => waiting::append_answer(answer),
@@ -344,7 +396,8 @@ impl Log for Journal {
     }
 
     fn quarantined(&self) -> Vec<(StreamId, String)> {
-        Vec::new()
+        let losses = &self.shared.losses;
+        losses.streams().map(|stream| (stream, losses.detail(stream))).collect()
     }
 
     fn close(&self) -> LogFuture<()> {

@@ -8,8 +8,9 @@ use super::catalog::Catalog;
 use super::config::Trimmed;
 use super::error::{Damage, OpenError, StoreId};
 use super::files::{Files, OsFiles};
+use super::parts::{VERIFY_THREADS, scan_in_parts};
 use super::reading::{self, PointReader};
-use super::recovery::{self, Recovered};
+use super::recovery::{self, Policy, Recovered};
 use super::scan::{ScanStop, Scanner};
 use super::survey::{WitnessFound, read_checkpoints, survey};
 use crate::gate;
@@ -39,6 +40,8 @@ pub struct VerifyReport {
     pub torn: Option<Trimmed>,
     /// The place of the first problem, if it has one.
     pub damage: Option<Damage>,
+    /// Every damaged place, with the positions and streams that were lost there.
+    pub damaged: Vec<Damage>,
     /// The first problem, for people. `None` means that everything is as it was written.
     pub problem: Option<String>,
     /// Files that were not used, with the reason.
@@ -63,19 +66,25 @@ impl fmt::Debug for JournalReader {
 }
 
 impl JournalReader {
-    /// Opens the journal in `dir`. Fails where [`super::Journal::open`] would fail, so that nothing is folded
-    /// from a journal that is not whole; [`JournalReader::verify_dir`] looks at any.
+    /// Opens the journal in `dir`. Fails where [`super::Journal::open`] would fail with every stream critical,
+    /// unless it was served with its damage before; [`JournalReader::verify_dir`] looks at any.
     pub fn open(dir: &Path) -> Result<Self, OpenError> {
-        Self::open_on(Arc::new(OsFiles), dir)
+        Self::open_on(Arc::new(OsFiles), dir, Policy::STRICT)
     }
 
-    pub(crate) fn open_on(files: Arc<dyn Files>, dir: &Path) -> Result<Self, OpenError> {
+    /// Opens the journal in `dir` even if streams are damaged, as long as none of them is `critical`.
+    pub fn open_damaged(dir: &Path, critical: fn(StreamId) -> bool) -> Result<Self, OpenError> {
+        Self::open_on(Arc::new(OsFiles), dir, Policy { critical, ..Policy::STRICT })
+    }
+
+    pub(crate) fn open_on(files: Arc<dyn Files>, dir: &Path, policy: Policy) -> Result<Self, OpenError> {
         let found = survey(&*files, dir, None)?;
         if found.is_empty() {
             return Err(OpenError::NoJournal { dir: dir.into() });
         }
-        let recovered = recovery::read(&*files, dir, &found, false)?;
-        let catalog = Catalog::new(files.clone(), dir.into(), recovered.firsts.clone());
+        let recovered = recovery::read(&*files, dir, &found, policy)?;
+        let losses = &recovered.scan.losses;
+        let catalog = Catalog::new(files.clone(), dir.into(), recovered.firsts.clone(), losses.jumps.clone());
         Ok(Self { files, dir: dir.into(), catalog, recovered })
     }
 
@@ -106,6 +115,7 @@ impl JournalReader {
         from: Version,
         limit: usize,
     ) -> Result<Vec<Record>, ReadError> {
+        reading::check_stream(&self.recovered.scan.losses, stream)?;
         let head = self.head(stream);
         let from = from.max(Version::new(1));
         if from > head.version || limit == 0 {
@@ -120,7 +130,15 @@ impl JournalReader {
 
     /// Reads the whole log from position `from` (inclusive), at most `limit` records.
     pub fn read_all(&self, from: Position, limit: usize) -> Result<Vec<Record>, ReadError> {
-        reading::range(&self.catalog, from, self.durable(), limit)
+        let losses = &self.recovered.scan.losses;
+        let durable = reading::readable(losses, from, self.durable())?;
+        reading::range(&self.catalog, from, durable, limit)
+    }
+
+    /// Streams that lost records to damage, with the reason of each.
+    pub fn quarantined(&self) -> Vec<(StreamId, String)> {
+        let losses = &self.recovered.scan.losses;
+        losses.streams().map(|stream| (stream, losses.detail(stream))).collect()
     }
 
     /// Numbers for people. What counts since opening is zero.
@@ -154,9 +172,13 @@ pub(crate) fn verify_on(files: &dyn Files, dir: &Path) -> Result<VerifyReport, O
         Err(error) => return problem(report, error),
     };
     let checkpoints = read_checkpoints(files, dir, &found, &mut report.notes)?;
-    let mut scanner = Scanner::new(files, dir, &found, None, &checkpoints);
-    let stopped = scanner.run();
-    let scan = scanner.scan;
+    let (stopped, scan) = match scan_in_parts(files, dir, &found, &checkpoints, VERIFY_THREADS) {
+        Some(scan) => (Ok(()), scan),
+        None => {
+            let mut scanner = Scanner::new(files, dir, &found, None, &checkpoints);
+            (scanner.run(), scanner.scan)
+        }
+    };
     report.segments = found.segments.len() as u64;
     report.batches = scan.batches;
     report.records = scan.records;
@@ -166,7 +188,19 @@ pub(crate) fn verify_on(files: &dyn Files, dir: &Path) -> Result<VerifyReport, O
     match stopped {
         Ok(()) => {}
         Err(ScanStop::Failed(error)) => return problem(report, error),
+        Err(ScanStop::Damage) => unreachable!("a scan from the start goes on behind damage"),
         Err(ScanStop::Checkpoint(why)) => unreachable!("a scan without checkpoint refused one: {why}"),
+    }
+    let losses = &scan.losses;
+    let mut places: Vec<Damage> = losses.gaps().iter().map(|gap| gap.place.clone()).collect();
+    places.extend(losses.scars.iter().cloned());
+    if let Some(first) = places.first().cloned() {
+        report.damaged = places;
+        return problem(report, OpenError::Damaged(first));
+    }
+    if let Some((position, why)) = scan.refuted.first() {
+        report.problem = Some(format!("the heads checkpoint at position {position} is wrong: {why}"));
+        return Ok(report);
     }
     let last = report.durable;
     let testified = match found.witness {

@@ -5,16 +5,38 @@
 //! * reads stay at or below the position they are given as durable;
 //! * a read holds at most what it answers, and one batch.
 
-use super::catalog::Catalog;
+use super::catalog::{Catalog, Segment};
 use super::format::HeaderRead;
-use super::window::{Batch, POINT_BYTES, RANGE_BYTES, Window};
+use super::losses::Losses;
+use super::window::{Batch, POINT_BYTES, Piece, RANGE_BYTES, Window};
 use crate::log::ReadError;
-use crate::record;
 use crate::types::{Head, Position, Record, StreamId, Version};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 fn damaged(position: Position, name: &str, offset: u64, detail: &str) -> ReadError {
-    ReadError::Damaged { position, detail: format!("{name} at offset {offset}: {detail}") }
+    let detail = format!("{name} at offset {offset}: {detail}");
+    ReadError::Damaged { position, last: None, streams: Vec::new(), detail }
+}
+
+/// Refuses a stream that lost a record.
+pub(crate) fn check_stream(losses: &Losses, stream: StreamId) -> Result<(), ReadError> {
+    if losses.has(stream) {
+        return Err(ReadError::Quarantined { stream, detail: losses.detail(stream) });
+    }
+    Ok(())
+}
+
+/// Last position that can be read from `from` on without a gap. Refuses if `from` lies in one.
+pub(crate) fn readable(losses: &Losses, from: Position, durable: Position) -> Result<Position, ReadError> {
+    let Some(gap) = losses.gap_from(from.max(Position::new(1))) else { return Ok(durable) };
+    if from < gap.place.first {
+        return Ok(durable.min(Position::new(gap.place.first.get() - 1)));
+    }
+    let place = &gap.place;
+    let detail = format!("{} at offset {}: {}", place.segment, place.offset, place.detail);
+    let (last, streams) = (Some(gap.last), place.streams.clone());
+    Err(ReadError::Damaged { position: from, last, streams, detail })
 }
 
 /// The batch that holds `position`.
@@ -22,17 +44,18 @@ fn batch_of(
     catalog: &Catalog,
     position: Position,
     ahead_bytes: usize,
-) -> Result<(Window, Batch, String), ReadError> {
+) -> Result<(Arc<Segment>, Window, Batch), ReadError> {
     let segment = catalog.segment(position)?;
     let (mut offset, _) = segment.locate(position)?;
     let mut window = Window::new(segment.file.clone(), ahead_bytes);
     let io = |error: std::io::Error| ReadError::Io(error.to_string());
     loop {
+        offset = segment.jump(offset).map_or(offset, |jump| jump.to);
         match window.header(offset).map_err(io)? {
             HeaderRead::Batch(header) if header.last() < position => offset = header.next_offset(offset),
             HeaderRead::Batch(header) if header.first <= position => {
                 let batch = window.batch(offset, header).map_err(io)?;
-                return Ok((window, batch, segment.name()));
+                return Ok((segment, window, batch));
             }
             HeaderRead::Bad(detail) => return Err(damaged(position, &segment.name(), offset, detail)),
             HeaderRead::Batch(_) | HeaderRead::Empty => {
@@ -44,17 +67,10 @@ fn batch_of(
 
 /// Decodes one record of a batch.
 fn pick(batch: &Batch, position: Position, name: &str) -> Result<Record, ReadError> {
-    let mut at = 0;
-    for _ in batch.header.first.get()..position.get() {
-        let length = record::length_at(&batch.body, at);
-        at += length.map_err(|error| damaged(position, name, batch.offset_of(at), &error.to_string()))?;
-    }
-    let (record, _) = record::decode(&batch.body, at)
-        .map_err(|error| damaged(position, name, batch.offset_of(at), &error.to_string()))?;
-    if record.position == position {
-        Ok(record)
-    } else {
-        Err(damaged(position, name, batch.offset_of(at), "another record stands there"))
+    let (at, piece) = batch.find(position);
+    match piece {
+        Piece::Whole(record, _) => Ok(record),
+        Piece::Bad { cause, .. } => Err(damaged(position, name, batch.offset_of(at), &cause)),
     }
 }
 
@@ -76,7 +92,8 @@ impl<'a> PointReader<'a> {
         {
             return pick(batch, position, name);
         }
-        let (_, batch, name) = batch_of(self.catalog, position, POINT_BYTES)?;
+        let (segment, _, batch) = batch_of(self.catalog, position, POINT_BYTES)?;
+        let name = segment.name();
         let record = pick(&batch, position, &name)?;
         self.last = Some((batch, name));
         Ok(record)
@@ -106,32 +123,33 @@ fn range_in_segment(
     limit: usize,
     records: &mut Vec<Record>,
 ) -> Result<Position, ReadError> {
-    let (mut window, mut batch, name) = batch_of(catalog, from, RANGE_BYTES)?;
+    let (segment, mut window, mut batch) = batch_of(catalog, from, RANGE_BYTES)?;
+    let name = segment.name();
     let mut next = from;
     loop {
-        let mut at = 0;
-        for position in (batch.header.first.get()..=batch.header.last().get()).map(Position::new) {
-            if records.len() == limit || position > durable {
-                return Ok(next);
-            }
-            let fail =
-                |error: record::Malformed| damaged(position, &name, batch.offset_of(at), &error.to_string());
-            if position < next {
-                at += record::length_at(&batch.body, at).map_err(fail)?;
-                continue;
-            }
-            let (record, length) = record::decode(&batch.body, at).map_err(fail)?;
-            if record.position != position {
-                return Err(damaged(position, &name, batch.offset_of(at), "another record stands there"));
-            }
+        let (mut at, mut piece) = batch.find(next);
+        loop {
+            let (record, next_at) = match piece {
+                Piece::Whole(record, next_at) => (record, next_at),
+                Piece::Bad { cause, .. } => {
+                    return Err(damaged(next, &name, batch.offset_of(at), &cause));
+                }
+            };
             records.push(record);
-            at += length;
-            next = position.next();
+            (at, next) = (next_at, next.next());
+            if records.len() == limit || next > durable || next > batch.header.last() {
+                break;
+            }
+            piece = batch.piece(at, next);
+        }
+        if records.len() == limit {
+            return Ok(next);
         }
         if next > durable {
             return Ok(next);
         }
         let offset = batch.header.next_offset(batch.offset);
+        let offset = segment.jump(offset).map_or(offset, |jump| jump.to);
         let io = |error: std::io::Error| ReadError::Io(error.to_string());
         match window.header(offset).map_err(io)? {
             HeaderRead::Batch(header) if header.first == next => {
@@ -161,7 +179,7 @@ pub(crate) fn walk(
             let detail = format!(
                 "stream {stream} points there for its version {version}, another record stands there"
             );
-            return Err(ReadError::Damaged { position, detail });
+            return Err(ReadError::Damaged { position, last: None, streams: vec![stream], detail });
         }
         position = record.previous;
         if version <= last {

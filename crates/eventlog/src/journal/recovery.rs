@@ -8,22 +8,40 @@
 //! * nothing is written before everything that can refuse has agreed;
 //! * only bytes behind the last whole batch are ever cut off, and only if no witness or checkpoint says
 //!   that they were durable (or the loss is accepted);
+//! * damage before the end is served around only if every lost position belongs to a stream known by name and
+//!   none of them is critical; its bytes are left as they are;
 //! * what recovery hands out as durable has been synced: a killed process may leave whole batches that are
 //!   in the page cache only.
 
+use super::ballast;
 use super::config::{JournalConfig, Recovery, TailLoss, Trimmed};
+use super::decided::Decided;
 use super::error::{OpenError, StoreId};
 use super::files::{Files, Handle, write_full, write_zeros};
 use super::format::{
-    SEGMENT_HEADER_BYTES, SEGMENT_TEMP_NAME, SegmentHeader, WITNESS_NAME, chain_origin, segment_name,
+    DAMAGED_NAME, SEGMENT_HEADER_BYTES, SEGMENT_TEMP_NAME, SegmentHeader, WITNESS_NAME, chain_origin,
+    segment_name,
 };
 use super::heads::HeadsCheckpoint;
+use super::losses::{Gap, Losses};
 use super::scan::{Scan, ScanStop, Scanner};
 use super::survey::{Survey, WitnessFound, read_checkpoints, survey};
 use super::witness::{Testimony, Witness};
-use crate::types::Position;
+use crate::types::{Position, StreamId};
 use std::path::Path;
 use std::sync::Arc;
+
+/// What an opening may put up with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Policy {
+    pub(crate) accept_loss: bool,
+    pub(crate) critical: fn(StreamId) -> bool,
+}
+
+impl Policy {
+    /// Puts up with nothing.
+    pub(crate) const STRICT: Self = Self { accept_loss: false, critical: |_| true };
+}
 
 /// A journal read to its end.
 pub(crate) struct Recovered {
@@ -50,10 +68,10 @@ pub(crate) fn read(
     files: &dyn Files,
     dir: &Path,
     found: &Survey,
-    accept_loss: bool,
+    policy: Policy,
 ) -> Result<Recovered, OpenError> {
     let store = found.store().ok_or_else(|| OpenError::NoJournal { dir: dir.into() })?;
-    let mut report = Recovery::default();
+    let mut report = Recovery { notes: found.notes.clone(), ..Recovery::default() };
     let checkpoints = read_checkpoints(files, dir, found, &mut report.notes)?;
     let scan = scan_from_newest(files, dir, found, &checkpoints, &mut report)?;
     let last_segment = found.segments.last().ok_or_else(|| OpenError::NoJournal { dir: dir.into() })?;
@@ -66,11 +84,20 @@ pub(crate) fn read(
         beyond: vec![],
         testimony: None,
     };
-    judge_tail(found, &checkpoints, &mut recovered, accept_loss)?;
+    let decided = if found.is_suspect {
+        Decided::read(files, dir, store)
+            .map_err(|source| OpenError::io("reading", dir.join(DAMAGED_NAME), source))?
+    } else {
+        Decided::default()
+    };
+    judge_losses(&recovered.scan.losses, &decided, policy)?;
+    judge_tail(found, &checkpoints, &mut recovered, policy.accept_loss)?;
+    tell_losses(&mut recovered);
     let last = recovered.last();
     recovered.report.durable = last;
     recovered.report.streams = recovered.scan.heads.len() as u64;
     recovered.report.segments = recovered.firsts.len() as u64;
+    recovered.report.oldest = recovered.firsts[0];
     recovered.report.scanned = recovered.scan.records;
     Ok(recovered)
 }
@@ -82,7 +109,9 @@ fn scan_from_newest(
     checkpoints: &[HeadsCheckpoint],
     report: &mut Recovery,
 ) -> Result<Scan, OpenError> {
-    for checkpoint in checkpoints {
+    // Once damage was met, checkpoints are evidence of what was lost, and no way around it.
+    let starts = if found.is_suspect { &[] } else { checkpoints };
+    for checkpoint in starts {
         let mut scanner = Scanner::new(files, dir, found, Some(checkpoint), &[]);
         match scanner.run() {
             Ok(()) => {
@@ -94,14 +123,73 @@ fn scan_from_newest(
                     .notes
                     .push(format!("the heads checkpoint at {} is not used: {why}", checkpoint.position));
             }
+            Err(ScanStop::Damage) => break,
             Err(ScanStop::Failed(error)) => return Err(error),
         }
     }
-    let mut scanner = Scanner::new(files, dir, found, None, &[]);
+    let mut scanner = Scanner::new(files, dir, found, None, checkpoints);
     match scanner.run() {
-        Ok(()) => Ok(scanner.scan),
-        Err(ScanStop::Failed(error)) => Err(error),
+        Ok(()) => {}
+        Err(ScanStop::Failed(error)) => return Err(error),
+        Err(ScanStop::Damage) => unreachable!("a scan from the start goes on behind damage"),
         Err(ScanStop::Checkpoint(why)) => unreachable!("a scan without checkpoint refused one: {why}"),
+    }
+    let scan = scanner.scan;
+    let is_told = |position: Position, notes: &[String]| {
+        notes.iter().any(|note| note.starts_with(&format!("the heads checkpoint at {position} ")))
+    };
+    for (position, why) in &scan.refuted {
+        if !is_told(*position, &report.notes) {
+            report.notes.push(format!("the heads checkpoint at {position} is not used: {why}"));
+        }
+    }
+    Ok(scan)
+}
+
+/// Decides whether what was lost can be lived with.
+fn judge_losses(losses: &Losses, decided: &Decided, policy: Policy) -> Result<(), OpenError> {
+    let Some(first) = losses.gaps().iter().find(|gap| !decided.covers(gap)) else { return Ok(()) };
+    let refuse = |gap: &Gap, why: String| {
+        let mut place = gap.place.clone();
+        place.detail = format!("{}; {why}", place.detail);
+        Err(OpenError::Damaged(place))
+    };
+    if policy.accept_loss {
+        return Ok(());
+    }
+    let missing = losses.gaps().iter().find(|gap| gap.found.is_some() && !decided.covers(gap));
+    if let Some((gap, found)) = missing.and_then(|gap| Some((gap, gap.found.clone()?))) {
+        let after = (gap.place.segment != found).then(|| (gap.place.segment.clone(), gap.place.offset));
+        return Err(OpenError::MissingSegment { expected: gap.place.first, found, after });
+    }
+    let Some(nameless) = losses.nameless() else {
+        return refuse(first, "more records point into it than it can have held".into());
+    };
+    if nameless > decided.nameless() {
+        let why = format!(
+            "{nameless} of {} lost positions belong to streams that nothing names any more",
+            losses.positions()
+        );
+        return refuse(first, why);
+    }
+    let is_critical = |stream: &&StreamId| (policy.critical)(**stream);
+    let undecided = losses.gaps().iter().filter(|gap| !decided.covers(gap));
+    for gap in undecided {
+        if let Some(stream) = gap.place.streams.iter().find(is_critical) {
+            return refuse(gap, format!("stream {stream} is one that nothing goes on without"));
+        }
+    }
+    Ok(())
+}
+
+fn tell_losses(recovered: &mut Recovered) {
+    let losses = &recovered.scan.losses;
+    let report = &mut recovered.report;
+    report.damaged = losses.gaps().iter().map(|gap| gap.place.clone()).collect();
+    report.quarantined = losses.streams().collect();
+    report.nameless = losses.nameless().unwrap_or_default();
+    for scar in &losses.scars {
+        report.notes.push(format!("{scar}; no record is lost"));
     }
 }
 
@@ -158,10 +246,16 @@ pub(crate) fn open(files: &dyn Files, dir: &Path, config: &JournalConfig) -> Res
         create(files, dir, config).map_err(|source| OpenError::io("creating a journal in", dir, source))?;
         found = survey(files, dir, config.expect)?;
     }
-    let mut recovered = read(files, dir, &found, config.accept_loss)?;
+    let policy = Policy { accept_loss: config.accept_loss, critical: config.critical };
+    let mut recovered = read(files, dir, &found, policy)?;
     recovered.report.is_created = is_created;
-    repair(files, dir, &found, recovered)
-        .map_err(|source| OpenError::io("repairing the tail in", dir, source))
+    let mut ready = repair(files, dir, &found, recovered)
+        .map_err(|source| OpenError::io("repairing the tail in", dir, source))?;
+    if let Err(error) = ballast::ensure(files, dir, config.ballast_bytes) {
+        let note = format!("there is no ballast to give up on a full disk: {error}");
+        ready.recovered.report.notes.push(note);
+    }
+    Ok(ready)
 }
 
 /// Puts the witness in place, then the first segment: a segment without a witness is never new.
@@ -207,6 +301,7 @@ fn repair(files: &dyn Files, dir: &Path, found: &Survey, recovered: Recovered) -
         files.remove(&dir.join(super::format::heads_name(*position)))?;
     }
     files.sync_dir(dir)?;
+    remember_losses(files, dir, found, &recovered)?;
     let last = recovered.last();
     let witness_path = dir.join(WITNESS_NAME);
     let mut witness = match recovered.testimony {
@@ -222,4 +317,21 @@ fn repair(files: &dyn Files, dir: &Path, found: &Survey, recovered: Recovered) -
         files.sync_dir(dir)?;
     }
     Ok(Ready { recovered, tail, witness })
+}
+
+/// Sees to it that the next opening looks at everything for as long as there is damage.
+fn remember_losses(
+    files: &dyn Files,
+    dir: &Path,
+    found: &Survey,
+    recovered: &Recovered,
+) -> std::io::Result<()> {
+    if !recovered.scan.losses.gaps().is_empty() {
+        Decided::on(&recovered.scan.losses).write(files, dir, recovered.store)
+    } else if found.is_suspect {
+        files.remove(&dir.join(DAMAGED_NAME))?;
+        files.sync_dir(dir)
+    } else {
+        Ok(())
+    }
 }

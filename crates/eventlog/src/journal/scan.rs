@@ -1,5 +1,8 @@
 //! Reading the journal from some point to its end, believing nothing.
 //!
+//! From a heads checkpoint the scan stops at the first damage. From the start it goes on behind it, and finds
+//! out what was lost: damage is then in [`Scan::losses`], and never in what is handed out.
+//!
 //! Invariants, checked for every batch and record passed:
 //! * checksums match, the chain is unbroken, positions are gapless;
 //! * each stream's versions are gapless and each record points back at the one before;
@@ -8,15 +11,20 @@
 
 use super::error::{Damage, OpenError};
 use super::files::{Files, Handle};
-use super::format::{BATCH_HEADER_BYTES, BatchHeader, HeaderRead, SEGMENT_HEADER_BYTES, aligned};
+use super::format::{HeaderRead, SEGMENT_HEADER_BYTES};
+use super::head_map::HeadMap;
 use super::heads::HeadsCheckpoint;
+use super::losses::{Jump, Losses};
+use super::seek::{find_behind, last_nonzero};
 use super::survey::{SegmentFile, Survey, WitnessFound, open_segment};
-use super::window::{Batch, SCAN_BYTES, Window};
+use super::window::{Batch, Piece, SCAN_BYTES, Window};
 use crate::gate::Owned;
 use crate::record;
 use crate::types::{Epoch, Head, Position, Record, StreamId, Version};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 /// How far a scan has come.
 #[derive(Clone, Debug, Default)]
@@ -25,7 +33,7 @@ pub(crate) struct Scan {
     pub(crate) next: Position,
     /// Chain up to there.
     pub(crate) chain: u64,
-    pub(crate) heads: BTreeMap<StreamId, Owned>,
+    pub(crate) heads: HeadMap,
     /// Where the next batch of the last segment belongs.
     pub(crate) tail_offset: u64,
     pub(crate) batches: u64,
@@ -34,6 +42,10 @@ pub(crate) struct Scan {
     pub(crate) bytes: u64,
     /// What stands at the tail of the last segment instead of zeros.
     pub(crate) leftover: Option<Leftover>,
+    /// What could not be read on the way.
+    pub(crate) losses: Losses,
+    /// Checkpoints that were passed and do not fit.
+    pub(crate) refuted: Vec<(Position, String)>,
 }
 
 /// An incomplete batch at the tail.
@@ -49,6 +61,8 @@ pub(crate) struct Leftover {
 pub(crate) enum ScanStop {
     /// The checkpoint it started from does not fit the journal; start from another.
     Checkpoint(String),
+    /// There is damage; only a scan from the start can say what was lost.
+    Damage,
     /// Nothing to be done about it here.
     Failed(OpenError),
 }
@@ -68,6 +82,14 @@ pub(crate) struct Scanner<'a> {
     checkpoint: Option<&'a HeadsCheckpoint>,
     /// Checkpoints to compare with when their position is passed.
     compare: &'a [HeadsCheckpoint],
+    /// Segments to scan.
+    range: Range<usize>,
+    /// Whether the segments before were left to another scan.
+    is_part: bool,
+    /// How streams go on in a part: version and back pointer of each one's first record.
+    pub(crate) starts: BTreeMap<StreamId, (Version, Position)>,
+    /// Heads of a part when it passed a checkpoint.
+    pub(crate) passed: Vec<(Position, HeadMap)>,
     pub(crate) scan: Scan,
 }
 
@@ -80,7 +102,21 @@ impl<'a> Scanner<'a> {
         compare: &'a [HeadsCheckpoint],
     ) -> Self {
         let scan = Scan { next: Position::new(1), ..Scan::default() };
-        Self { files, dir, survey, checkpoint, compare, scan }
+        let range = 0..survey.segments.len();
+        let (is_part, starts, passed) = (false, BTreeMap::new(), Vec::new());
+        Self { files, dir, survey, checkpoint, compare, range, is_part, starts, passed, scan }
+    }
+
+    /// A scan of some segments only. It compares what it can.
+    pub(crate) fn part(
+        files: &'a dyn Files,
+        dir: &'a Path,
+        survey: &'a Survey,
+        compare: &'a [HeadsCheckpoint],
+        range: Range<usize>,
+    ) -> Self {
+        let is_part = range.start > 0;
+        Self { range, is_part, ..Self::new(files, dir, survey, None, compare) }
     }
 
     /// Scans to the end. What was read before a failure stays in `scan`.
@@ -91,14 +127,21 @@ impl<'a> Scanner<'a> {
                 let behind = segments.partition_point(|segment| segment.header.first <= checkpoint.position);
                 behind.saturating_sub(1)
             }
-            None => 0,
+            None => self.range.start,
         };
         let Some(first) = segments.get(start) else { return Ok(()) };
+        if self.checkpoint.is_some_and(|checkpoint| checkpoint.position < segments[0].header.first) {
+            return Err(ScanStop::Checkpoint("the journal starts behind it".into()));
+        }
         self.scan.next = first.header.first;
         self.scan.chain = first.header.chain;
-        for (index, segment) in segments.iter().enumerate().skip(start) {
-            self.check_join(segment)?;
-            self.segment(segment, index + 1 == segments.len())?;
+        if let (None, false, Some(base)) = (self.checkpoint, self.is_part, &self.survey.base) {
+            self.scan.heads.clone_from(&base.heads);
+            self.scan.bytes = base.bytes;
+        }
+        for (index, segment) in segments.iter().enumerate().take(self.range.end).skip(start) {
+            self.check_join(segment, index.checked_sub(1).and_then(|before| segments.get(before)))?;
+            self.segment(segment, segments.get(index + 1))?;
         }
         match self.checkpoint {
             Some(checkpoint) if checkpoint.position >= self.scan.next => {
@@ -108,20 +151,81 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn check_join(&self, segment: &SegmentFile) -> Result<(), OpenError> {
+    fn check_join(&mut self, segment: &SegmentFile, before: Option<&SegmentFile>) -> Result<(), ScanStop> {
         let header = segment.header;
         if header.first > self.scan.next {
-            return Err(OpenError::MissingSegment { expected: self.scan.next, found: segment.name.clone() });
+            let detail = format!(
+                "the positions up to segment {} are missing: the end of this one is lost, or another between them",
+                segment.name
+            );
+            let place = Damage {
+                segment: before.map_or_else(|| segment.name.clone(), |before| before.name.clone()),
+                offset: self.scan.tail_offset,
+                first: self.scan.next,
+                last: None,
+                streams: Vec::new(),
+                detail,
+            };
+            let last = Position::new(header.first.get() - 1);
+            self.lose(place, last, Some(segment.name.clone()))?;
+            self.scan.next = header.first;
+            self.scan.chain = header.chain;
         }
         if header.first < self.scan.next || header.chain != self.scan.chain {
             let detail = "the segment does not continue the one before it";
-            return Err(damaged(segment, 0, header.first, None, detail));
+            return Err(damaged(segment, 0, header.first, None, detail).into());
         }
         Ok(())
     }
 
-    fn segment(&mut self, segment: &SegmentFile, is_last: bool) -> Result<(), ScanStop> {
-        let file = open_segment(self.files, self.dir, segment.header.first)?;
+    /// Notes a gap, and lets checkpoints inside it tell what was lost.
+    fn lose(&mut self, place: Damage, last: Position, found: Option<String>) -> Result<(), ScanStop> {
+        if self.checkpoint.is_some() {
+            return Err(ScanStop::Damage);
+        }
+        let first = place.first;
+        self.scan.losses.add(place, last, found);
+        let compare = self.compare;
+        for checkpoint in compare.iter().filter(|it| (first..=last).contains(&it.position)) {
+            self.testify(checkpoint);
+        }
+        Ok(())
+    }
+
+    /// Compares the heads with a checkpoint's. Heads that lie in damage are taken from it; any other
+    /// difference refutes it.
+    fn testify(&mut self, checkpoint: &HeadsCheckpoint) {
+        if self.is_part {
+            return self.passed.push((checkpoint.position, self.scan.heads.clone()));
+        }
+        let scan = &mut self.scan;
+        let mut fresh = Vec::new();
+        let mut same = 0;
+        for (&stream, owned) in checkpoint.heads.iter() {
+            let known = scan.heads.get(&stream).copied().unwrap_or_default();
+            same += usize::from(known.head.version.get() > 0);
+            let is_lost = scan.losses.gap_at(owned.head.position).is_some();
+            if known.head == owned.head {
+                continue;
+            }
+            if is_lost && owned.head.version > known.head.version {
+                fresh.push((stream, *owned, owned.head.version.get() - known.head.version.get()));
+            } else {
+                let why = format!("it remembers another head of stream {stream}");
+                return scan.refuted.push((checkpoint.position, why));
+            }
+        }
+        if same != scan.heads.len() {
+            return scan.refuted.push((checkpoint.position, "it does not know every stream".into()));
+        }
+        for (stream, owned, count) in fresh {
+            scan.losses.give(stream, owned.head.position, count);
+            scan.heads.insert(stream, owned);
+        }
+    }
+
+    fn segment(&mut self, segment: &SegmentFile, after: Option<&SegmentFile>) -> Result<(), ScanStop> {
+        let file = open_segment(self.files, self.dir, segment)?;
         let io = |source| OpenError::io("reading", self.dir.join(&segment.name), source);
         let mut window = Window::new(file.clone(), SCAN_BYTES);
         let mut offset = SEGMENT_HEADER_BYTES as u64;
@@ -151,53 +255,102 @@ impl<'a> Scanner<'a> {
                 }
                 HeaderRead::Bad(detail) => (detail, None),
             };
-            let place = self.locate(segment, offset, batch.as_ref(), detail);
-            return Ok(self.judge_end(segment, file, place, is_last)?);
+            match self.broken(segment, &file, after, detail, batch)? {
+                Some(resume) => offset = resume,
+                None => return Ok(()),
+            }
         }
     }
 
     /// Names what is damaged at `offset` as narrowly as its batch allows.
     fn locate(&self, segment: &SegmentFile, offset: u64, batch: Option<&Batch>, detail: &str) -> Damage {
-        let mut place = Damage {
-            segment: segment.name.clone(),
-            offset,
-            first: self.scan.next,
-            last: None,
-            streams: Vec::new(),
-            detail: detail.into(),
-        };
+        let mut place = Self::place(segment, offset, self.scan.next, detail);
         if let Some(batch) = batch {
-            let (index, at) = batch.first_bad_record();
+            let (mut at, mut next) = (0, batch.header.first);
+            while let Piece::Whole(_, next_at) = batch.piece(at, next)
+                && next < batch.header.last()
+            {
+                (at, next) = (next_at, next.next());
+            }
             place.offset = batch.offset_of(at);
-            place.first = Position::new(batch.header.first.get() + u64::from(index));
+            place.first = next;
             place.last = Some(batch.header.last());
         }
         place
     }
 
-    /// Decides whether what stands at the end of the readable part is a torn last batch or damage.
-    fn judge_end(
+    /// Decides whether what cannot be read is a torn last batch or damage, and where reading goes on.
+    fn broken(
         &mut self,
         segment: &SegmentFile,
-        file: std::sync::Arc<dyn Handle>,
-        mut place: Damage,
-        is_last: bool,
-    ) -> Result<(), OpenError> {
+        file: &Arc<dyn Handle>,
+        after: Option<&SegmentFile>,
+        detail: &str,
+        batch: Option<Batch>,
+    ) -> Result<Option<u64>, ScanStop> {
         let io = |source| OpenError::io("reading", self.dir.join(&segment.name), source);
-        let offset = self.scan.tail_offset;
-        let behind = find_behind(file.clone(), offset, segment.bytes, self.scan.next).map_err(io)?;
-        if !is_last || behind.is_some() {
-            if let Some((found, header)) = behind {
-                place.last = Some(Position::new(header.first.get() - 1));
-                place.streams = streams_before(file, found, place.first, header.first).map_err(io)?;
-            }
-            return Err(OpenError::Damaged(place));
+        let (offset, next) = (self.scan.tail_offset, self.scan.next);
+        let place = self.locate(segment, offset, batch.as_ref(), detail);
+        let behind = find_behind(file.clone(), offset, segment.bytes, next).map_err(io)?;
+        if after.is_none() && behind.is_none() {
+            let mut window = Window::new(file.clone(), SCAN_BYTES);
+            let last = last_nonzero(&mut window, offset, segment.bytes).map_err(io)?;
+            let end = last.map_or(offset, |last| last + 1);
+            self.scan.leftover = Some(Leftover { place, end });
+            return Ok(None);
         }
-        let mut window = Window::new(file, SCAN_BYTES);
-        let end =
-            last_nonzero(&mut window, offset, segment.bytes).map_err(io)?.map_or(offset, |last| last + 1);
-        self.scan.leftover = Some(Leftover { place, end });
-        Ok(())
+        if self.checkpoint.is_some() {
+            return Err(ScanStop::Damage);
+        }
+        if let Some(batch) = batch {
+            self.salvage(segment, &batch)?;
+            return Ok(Some(batch.header.next_offset(offset)));
+        }
+        let (resume, first, chain) = match (behind, after) {
+            (Some((found, header)), _) => (Some(found), header.first, header.chain),
+            (None, Some(after)) => (None, after.header.first, after.header.chain),
+            (None, None) => unreachable!("the torn end was dealt with above"),
+        };
+        if first <= next {
+            // The next segment goes on where this one ended: nothing is lost.
+            self.scan.losses.scars.push(place);
+            return Ok(None);
+        }
+        self.lose(place, Position::new(first.get() - 1), None)?;
+        if let Some(to) = resume {
+            let segment = segment.header.first;
+            self.scan.losses.jumps.push(Jump { segment, from: offset, to, next: first });
+        }
+        self.scan.next = first;
+        self.scan.chain = chain;
+        Ok(resume)
+    }
+
+    /// Takes from a batch with a damaged body what is whole. Its header vouches for its place.
+    fn salvage(&mut self, segment: &SegmentFile, batch: &Batch) -> Result<(), ScanStop> {
+        let last = batch.header.last();
+        let (mut at, mut next) = (0, batch.header.first);
+        let mut is_lossless = true;
+        while next <= last {
+            match batch.piece(at, next) {
+                Piece::Whole(record, next_at) => {
+                    self.record(segment, batch.offset_of(at), &record, next)?;
+                    (at, next) = (next_at, next.next());
+                }
+                Piece::Bad { last: bad, next_at, cause } => {
+                    is_lossless = false;
+                    let place = Self::place(segment, batch.offset_of(at), next, &cause);
+                    self.lose(place, bad, None)?;
+                    (at, next) = (next_at, bad.next());
+                }
+            }
+        }
+        if is_lossless {
+            let place =
+                Self::place(segment, batch.offset, batch.header.first, "the batch's checksum does not match");
+            self.scan.losses.scars.push(place);
+        }
+        self.pass(segment, batch)
     }
 
     fn batch(&mut self, segment: &SegmentFile, batch: &Batch) -> Result<(), ScanStop> {
@@ -216,10 +369,30 @@ impl<'a> Scanner<'a> {
             }
             _ => self.records(segment, batch)?,
         }
+        self.pass(segment, batch)
+    }
+
+    /// Goes on behind a batch.
+    fn pass(&mut self, segment: &SegmentFile, batch: &Batch) -> Result<(), ScanStop> {
+        let last = batch.header.last();
         self.scan.next = last.next();
         self.scan.chain = batch.header.chain_after();
         self.scan.batches += 1;
-        self.compare(segment, batch)?;
+        if let WitnessFound::Valid(testimony) = self.survey.witness
+            && testimony.position == last
+            && testimony.chain != self.scan.chain
+        {
+            let detail = format!("the tail witness at position {last} remembers another history");
+            return Err(damaged(segment, batch.offset, batch.header.first, Some(last), &detail).into());
+        }
+        let compare = self.compare;
+        for checkpoint in compare.iter().filter(|checkpoint| checkpoint.position == last) {
+            if checkpoint.chain == self.scan.chain {
+                self.testify(checkpoint);
+            } else {
+                self.scan.refuted.push((last, "it remembers another history".into()));
+            }
+        }
         Ok(())
     }
 
@@ -227,14 +400,11 @@ impl<'a> Scanner<'a> {
         let mut at = 0;
         for index in 0..u64::from(batch.header.count) {
             let position = Position::new(batch.header.first.get() + index);
-            let damage =
-                |detail: String| damaged(segment, batch.offset_of(at), position, Some(position), &detail);
-            let (record, length) = record::decode(&batch.body, at)
-                .map_err(|error| damage(format!("{error}, though the batch's does")))?;
-            let owned = self.scan.heads.get(&record.stream).copied().unwrap_or_default();
-            follows(&record, position, owned.head).map_err(|detail| damage(detail.into()))?;
-            let head = Head { version: record.version, position };
-            self.scan.heads.insert(record.stream, Owned { head, epoch: Epoch::ZERO });
+            let (record, length) = record::decode(&batch.body, at).map_err(|error| {
+                let detail = format!("{error}, though the batch's does");
+                damaged(segment, batch.offset_of(at), position, Some(position), &detail)
+            })?;
+            self.record(segment, batch.offset_of(at), &record, position)?;
             at += length;
         }
         if at != batch.body.len() {
@@ -242,30 +412,41 @@ impl<'a> Scanner<'a> {
             let detail = "the batch is longer than its records";
             return Err(damaged(segment, batch.offset_of(at), last, Some(last), detail));
         }
-        self.scan.records += u64::from(batch.header.count);
         self.scan.bytes += batch.body.len() as u64;
         Ok(())
     }
 
-    fn compare(&self, segment: &SegmentFile, batch: &Batch) -> Result<(), OpenError> {
-        let last = batch.header.last();
-        let differs = |what: &str| {
-            let detail = format!("{what} at position {last} remembers another history");
-            Err(damaged(segment, batch.offset, batch.header.first, Some(last), &detail))
-        };
-        if let WitnessFound::Valid(testimony) = self.survey.witness
-            && testimony.position == last
-            && testimony.chain != self.scan.chain
+    /// Adds a record to its stream. A stream may go on behind a gap that its record points into.
+    fn record(
+        &mut self,
+        segment: &SegmentFile,
+        offset: u64,
+        record: &Record,
+        position: Position,
+    ) -> Result<(), OpenError> {
+        let stream = record.stream;
+        let owned = self.scan.heads.get(&stream).copied().unwrap_or_default();
+        let skipped = record.version.get().saturating_sub(owned.head.version.get() + 1);
+        if self.is_part && owned.head.version == Version::ZERO && record.position == position {
+            self.starts.insert(stream, (record.version, record.previous));
+        } else if skipped > 0
+            && self.scan.losses.gap_at(record.previous).is_some()
+            && record.position == position
         {
-            return differs("the tail witness");
+            self.scan.losses.give(stream, record.previous, skipped);
+        } else {
+            follows(record, position, owned.head)
+                .map_err(|detail| damaged(segment, offset, position, Some(position), detail))?;
         }
-        for checkpoint in self.compare {
-            let is_equal = checkpoint.chain == self.scan.chain && checkpoint.heads == self.scan.heads;
-            if checkpoint.position == last && !is_equal {
-                return differs("the heads checkpoint");
-            }
-        }
+        let head = Head { version: record.version, position };
+        self.scan.heads.insert(stream, Owned { head, epoch: Epoch::ZERO });
+        self.scan.records += 1;
         Ok(())
+    }
+
+    fn place(segment: &SegmentFile, offset: u64, first: Position, detail: &str) -> Damage {
+        let (last, streams) = (None, Vec::new());
+        Damage { segment: segment.name.clone(), offset, first, last, streams, detail: detail.into() }
     }
 }
 
@@ -298,66 +479,4 @@ fn follows(record: &Record, position: Position, head: Head) -> Result<(), &'stat
         return Err("the record does not point back at the one before in its stream");
     }
     Ok(())
-}
-
-/// Offset of the last byte at or after `from` that is not zero.
-fn last_nonzero(window: &mut Window, from: u64, end: u64) -> std::io::Result<Option<u64>> {
-    let mut at = from;
-    let mut last = None;
-    while at < end {
-        let bytes = window.get(at, SCAN_BYTES.min((end - at) as usize))?;
-        if bytes.is_empty() {
-            break;
-        }
-        if let Some(index) = bytes.iter().rposition(|byte| *byte != 0) {
-            last = Some(at + index as u64);
-        }
-        at += bytes.len() as u64;
-    }
-    Ok(last)
-}
-
-/// The first whole batch behind `offset` that holds later positions than `next`: its presence shows that
-/// what is broken before it is damage and not the torn end of the last write.
-fn find_behind(
-    file: std::sync::Arc<dyn Handle>,
-    offset: u64,
-    end: u64,
-    next: Position,
-) -> std::io::Result<Option<(u64, BatchHeader)>> {
-    let mut window = Window::new(file, SCAN_BYTES);
-    let mut at = aligned(offset + 1);
-    while at + BATCH_HEADER_BYTES as u64 <= end {
-        if let HeaderRead::Batch(header) = window.header(at)?
-            && header.first > next
-            && window.batch(at, header)?.is_intact()
-        {
-            return Ok(Some((at, header)));
-        }
-        at = aligned(at + 1);
-    }
-    Ok(None)
-}
-
-/// Streams whose records behind the damage point back into it, as far as the segment goes on readably.
-fn streams_before(
-    file: std::sync::Arc<dyn Handle>,
-    mut offset: u64,
-    first: Position,
-    behind: Position,
-) -> std::io::Result<Vec<StreamId>> {
-    let mut window = Window::new(file, SCAN_BYTES);
-    let mut streams = BTreeSet::new();
-    while let HeaderRead::Batch(header) = window.header(offset)? {
-        let batch = window.batch(offset, header)?;
-        let mut at = 0;
-        while let Ok((record, length)) = record::decode(&batch.body, at) {
-            if (first..behind).contains(&record.previous) && record.version != Version::ZERO {
-                streams.insert(record.stream);
-            }
-            at += length;
-        }
-        offset = header.next_offset(offset);
-    }
-    Ok(streams.into_iter().collect())
 }

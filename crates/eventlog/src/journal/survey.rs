@@ -9,9 +9,9 @@ use super::error::{Damage, OpenError, StoreId};
 use super::files::{Files, Handle, read_full};
 use super::format::{
     BadHeader, FORMAT, Named, SEGMENT_HEADER_BYTES, SegmentHeader, WITNESS_NAME, chain_origin, classify,
-    segment_name,
 };
 use super::heads::HeadsCheckpoint;
+use super::packed::unpack;
 use super::witness::{self, Testimony};
 use crate::types::Position;
 use std::path::Path;
@@ -22,6 +22,7 @@ pub(crate) struct SegmentFile {
     pub(crate) name: String,
     pub(crate) header: SegmentHeader,
     pub(crate) bytes: u64,
+    pub(crate) is_packed: bool,
 }
 
 /// State of the witness file.
@@ -41,6 +42,12 @@ pub(crate) struct Survey {
     pub(crate) witness: WitnessFound,
     /// Leftovers of an interrupted preparation.
     pub(crate) temporaries: Vec<String>,
+    /// Whether an earlier opening or reading has met damage.
+    pub(crate) is_suspect: bool,
+    /// Heads at the end of what was archived, if something was.
+    pub(crate) base: Option<HeadsCheckpoint>,
+    /// What is to be told of it.
+    pub(crate) notes: Vec<String>,
 }
 
 impl Survey {
@@ -64,20 +71,34 @@ impl Survey {
 pub(crate) fn survey(files: &dyn Files, dir: &Path, expect: Option<StoreId>) -> Result<Survey, OpenError> {
     let mut names = files.list(dir).map_err(|source| OpenError::io("listing", dir, source))?;
     names.sort();
-    let mut found =
-        Survey { segments: vec![], heads: vec![], witness: WitnessFound::Missing, temporaries: vec![] };
+    let mut found = Survey {
+        segments: vec![],
+        heads: vec![],
+        witness: WitnessFound::Missing,
+        temporaries: vec![],
+        is_suspect: false,
+        base: None,
+        notes: vec![],
+    };
     let mut firsts = Vec::new();
+    let mut bases = Vec::new();
     for name in names {
         match classify(&name) {
-            Named::Segment(first) => firsts.push((first, name)),
+            Named::Segment(first) => firsts.push((first, name, false)),
+            Named::Packed(first) => firsts.push((first, name, true)),
+            Named::Base(position) => bases.push((position, name)),
             Named::Heads(position) => found.heads.insert(0, (position, name)),
             Named::Witness => found.witness = read_witness(files, dir)?,
+            Named::Damaged => found.is_suspect = true,
+            Named::Ballast => {}
             Named::Temporary => found.temporaries.push(name),
             Named::Foreign => return Err(OpenError::Foreign { path: dir.join(name) }),
         }
     }
-    for (first, name) in firsts {
-        let segment = read_segment(files, dir, first, name)?;
+    // The original of a compressed segment comes first, by its name.
+    firsts.sort();
+    for (first, name, is_packed) in firsts {
+        let segment = read_segment(files, dir, first, name, is_packed)?;
         let expected = expect.or_else(|| found.store());
         if let Some(expected) = expected.filter(|expected| *expected != segment.header.store) {
             return Err(OpenError::WrongStore {
@@ -86,31 +107,81 @@ pub(crate) fn survey(files: &dyn Files, dir: &Path, expect: Option<StoreId>) -> 
                 found: segment.header.store,
             });
         }
-        found.segments.push(segment);
+        match found.segments.last() {
+            Some(before) if before.header.first == first && before.header == segment.header => {
+                // An interrupted compression: the original is the truth, and will be compressed again.
+                found.temporaries.push(segment.name);
+            }
+            Some(before) if before.header.first == first => {
+                let detail = format!("{} has the same name and is another segment", before.name);
+                return Err(damaged_header(segment.name, first, &detail));
+            }
+            _ => found.segments.push(segment),
+        }
     }
+    rest_on_base(files, dir, bases, &mut found)?;
     check_start(&found)?;
+    if let Some(last) = found.segments.last().filter(|last| last.is_packed) {
+        let detail = "the journal ends with a compressed segment: the one it went on in is missing";
+        return Err(damaged_header(last.name.clone(), last.header.first, detail));
+    }
     Ok(found)
 }
 
+/// Takes the newest readable base, and leaves out the segments that it stands for.
+fn rest_on_base(
+    files: &dyn Files,
+    dir: &Path,
+    mut bases: Vec<(Position, String)>,
+    found: &mut Survey,
+) -> Result<(), OpenError> {
+    bases.sort();
+    for (position, name) in bases.into_iter().rev() {
+        let path = dir.join(&name);
+        let io = |source| OpenError::io("reading", &path, source);
+        let file = files.open_read(&path).map_err(io)?;
+        match HeadsCheckpoint::read(&*file).map_err(io)? {
+            Ok(base) if base.position == position && Some(base.store) == found.store() => {
+                found.segments.retain(|segment| segment.header.first > position);
+                found.base = Some(base);
+                return Ok(());
+            }
+            _ if found.segments.first().is_some_and(|first| first.header.first <= Position::new(1)) => {
+                found.notes.push(format!("{name} is unreadable; nothing is archived, so it is not needed"));
+            }
+            _ => {
+                let detail = "the heads of what was archived are unreadable";
+                return Err(damaged_header(name, position, detail));
+            }
+        }
+    }
+    Ok(())
+}
+
 fn check_start(found: &Survey) -> Result<(), OpenError> {
-    let origin = Position::new(1);
+    let origin = found.base.as_ref().map_or(Position::new(1), |base| base.position.next());
     let Some(first) = found.segments.first() else {
         return match (found.is_empty(), found.heads.first()) {
             (true, _) => Ok(()),
             (false, Some((_, name))) => {
-                Err(OpenError::MissingSegment { expected: origin, found: name.clone() })
+                Err(OpenError::MissingSegment { expected: origin, found: name.clone(), after: None })
             }
-            (false, None) => Err(OpenError::MissingSegment { expected: origin, found: WITNESS_NAME.into() }),
+            (false, None) => {
+                let found = WITNESS_NAME.into();
+                Err(OpenError::MissingSegment { expected: origin, found, after: None })
+            }
         };
     };
     if first.header.first != origin {
-        return Err(OpenError::MissingSegment { expected: origin, found: first.name.clone() });
+        let found = first.name.clone();
+        return Err(OpenError::MissingSegment { expected: origin, found, after: None });
     }
-    if first.header.chain != chain_origin(first.header.store) {
+    let chain = found.base.as_ref().map_or_else(|| chain_origin(first.header.store), |base| base.chain);
+    if first.header.chain != chain {
         return Err(damaged_header(
             first.name.clone(),
             origin,
-            "the first segment does not start the store's chain",
+            "the first segment does not go on from the start of the store, or from what was archived",
         ));
     }
     Ok(())
@@ -129,15 +200,24 @@ fn read_segment(
     dir: &Path,
     first: Position,
     name: String,
+    is_packed: bool,
 ) -> Result<SegmentFile, OpenError> {
     let path = dir.join(&name);
     let io = |source| OpenError::io("reading", &path, source);
-    let file = files.open_read(&path).map_err(io)?;
+    let mut file = files.open_read(&path).map_err(io)?;
+    if is_packed {
+        file = match unpack(file) {
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                return Err(damaged_header(name, first, &error.to_string()));
+            }
+            opened => opened.map_err(io)?,
+        };
+    }
     let mut bytes = [0u8; SEGMENT_HEADER_BYTES];
     let read = read_full(&*file, &mut bytes, 0).map_err(io)?;
     match SegmentHeader::decode(&bytes[..read]) {
         Ok(header) if header.first == first => {
-            Ok(SegmentFile { name, header, bytes: file.size().map_err(io)? })
+            Ok(SegmentFile { name, header, bytes: file.size().map_err(io)?, is_packed })
         }
         Ok(_) => {
             Err(damaged_header(name, first, "the segment's header names another position than its file name"))
@@ -181,8 +261,10 @@ pub(crate) fn read_checkpoints(
 pub(crate) fn open_segment(
     files: &dyn Files,
     dir: &Path,
-    first: Position,
+    segment: &SegmentFile,
 ) -> Result<Arc<dyn Handle>, OpenError> {
-    let path = dir.join(segment_name(first));
-    files.open_read(&path).map_err(|source| OpenError::io("opening", &path, source))
+    let path = dir.join(&segment.name);
+    let opened =
+        files.open_read(&path).and_then(|file| if segment.is_packed { unpack(file) } else { Ok(file) });
+    opened.map_err(|source| OpenError::io("opening", &path, source))
 }

@@ -5,11 +5,11 @@
 //! * heads, ring and durable position change together, under one lock;
 //! * the ring holds the newest records without gap up to the durable position, within its bytes.
 
-use crate::gate::Owned;
+use super::head_map::HeadMap;
 use crate::log::LogStats;
 use crate::record;
-use crate::types::{Position, Record, StreamId, Unavailable};
-use std::collections::{BTreeMap, VecDeque};
+use crate::types::{Position, Record, Unavailable};
+use std::collections::VecDeque;
 
 /// The newest records.
 pub(crate) struct Ring {
@@ -56,7 +56,7 @@ impl Ring {
 pub(crate) struct View {
     pub(crate) durable: Position,
     pub(crate) chain: u64,
-    pub(crate) heads: BTreeMap<StreamId, Owned>,
+    pub(crate) heads: HeadMap,
     pub(crate) ring: Ring,
     pub(crate) stats: LogStats,
     /// Why batches are refused at present though the log goes on (no space).

@@ -7,6 +7,7 @@
 use super::files::{Handle, read_full};
 use super::format::{BATCH_HEADER_BYTES, BatchHeader, HeaderRead};
 use crate::record;
+use crate::types::{Position, Record};
 use bytes::Bytes;
 use std::io;
 use std::sync::Arc;
@@ -38,18 +39,62 @@ impl Batch {
             && crc32c::crc32c(&self.body) == self.header.body_crc
     }
 
-    /// Where in the body the first record that is not as it was written starts, and its index.
-    pub(crate) fn first_bad_record(&self) -> (u32, usize) {
-        let mut at = 0;
-        for index in 0..self.header.count {
-            match record::decode(&self.body, at) {
-                Ok((_, length)) => at += length,
-                Err(_) => return (index, at),
+    /// What stands at `at`, where the record of `position` belongs: the record, or damage up to the next
+    /// record that is whole. Going from piece to piece, starting at zero with the batch's first position,
+    /// covers every position of the batch once.
+    pub(crate) fn piece(&self, at: usize, position: Position) -> Piece {
+        let cause = match record::decode(&self.body, at) {
+            Ok((record, length)) if record.position == position => return Piece::Whole(record, at + length),
+            Ok(_) => "another record stands there".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        let last = self.header.last();
+        for next_at in at + 1..(self.body.len() + 1).saturating_sub(record::RECORD_BYTES_MIN) {
+            // The position is compared first: it is cheap, and wrong almost everywhere.
+            if let Ok(found) = record::position_at(&self.body, next_at)
+                && found > position
+                && found <= last
+                && record::decode(&self.body, next_at).is_ok_and(|(record, _)| record.position == found)
+            {
+                return Piece::Bad { last: Position::new(found.get() - 1), next_at, cause };
             }
         }
-        // Every record is whole: the damage lies in what the batch says about itself.
-        (0, 0)
+        Piece::Bad { last, next_at: self.body.len(), cause }
     }
+
+    /// What stands where the record of `position` belongs, and where that is. Records before it are passed
+    /// over by their lengths as long as the places those lead to fit.
+    pub(crate) fn find(&self, position: Position) -> (usize, Piece) {
+        assert!((self.header.first..=self.header.last()).contains(&position), "the batch holds the position");
+        let (mut at, mut next) = (0, self.header.first);
+        while next < position {
+            (at, next) = match self.passed(at, next) {
+                Some(next_at) => (next_at, next.next()),
+                None => match self.piece(at, next) {
+                    Piece::Whole(_, next_at) => (next_at, next.next()),
+                    bad @ Piece::Bad { last, .. } if last >= position => return (at, bad),
+                    Piece::Bad { last, next_at, .. } => (next_at, last.next()),
+                },
+            };
+        }
+        (at, self.piece(at, position))
+    }
+
+    /// Where the record behind the one at `at` starts, if both stand where they belong.
+    fn passed(&self, at: usize, position: Position) -> Option<usize> {
+        let next_at = at + record::length_at(&self.body, at).ok()?;
+        let fits = |at, position| record::position_at(&self.body, at) == Ok(position);
+        (fits(at, position) && fits(next_at, position.next())).then_some(next_at)
+    }
+}
+
+/// What stands in a batch where a record belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// The record, and where the next one starts.
+    Whole(Record, usize),
+    /// Nothing readable up to the record after `last`, which starts at `next_at`.
+    Bad { last: Position, next_at: usize, cause: String },
 }
 
 /// A moving view of a file.

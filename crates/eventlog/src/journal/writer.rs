@@ -14,9 +14,11 @@
 //! * epochs take effect when they are judged: a fence does not wait for a disk.
 
 use super::Shared;
+use super::ballast;
 use super::config::JournalConfig;
 use super::files::{Files, Handle, is_no_space, write_full, write_zeros};
 use super::format::{BATCH_HEADER_BYTES, BatchHeader, SEGMENT_HEADER_BYTES, SegmentHeader, aligned};
+use super::heads::HeadsCheckpoint;
 use super::keeper::{Keeper, Prepared};
 use super::queue::{Request, Taken};
 use super::recovery::{Ready, place_segment};
@@ -334,7 +336,8 @@ impl Writer {
         view.refusal = Some(Unavailable::NoSpace(why.to_owned()));
         for (stream, owned) in std::mem::take(&mut self.overlay) {
             if owned.epoch > Epoch::ZERO {
-                view.heads.entry(stream).or_default().epoch = owned.epoch;
+                let before = view.heads.get(&stream).copied().unwrap_or_default();
+                view.heads.insert(stream, Owned { epoch: owned.epoch, ..before });
             }
         }
     }
@@ -402,13 +405,29 @@ impl Writer {
         if durable > Position::ZERO && self.checkpoint != Some(durable) {
             let checkpoint = self.shared.heads_checkpoint();
             assert_eq!(checkpoint.position, durable, "readers see all that is durable");
-            if let Err(error) = checkpoint.write(&*self.files, &self.dir) {
+            if let Err(error) = self.write_checkpoint(&checkpoint) {
                 tracing::warn!(%error, "the heads checkpoint was not written; the next opening reads more of the log");
             }
         }
         if self.testify(Duration::ZERO) == Flow::GoOn {
             self.shared.end(Unavailable::Closed);
         }
+    }
+}
+
+impl Writer {
+    /// Writes a heads checkpoint, into the room of the ballast if there is no other.
+    fn write_checkpoint(&self, checkpoint: &HeadsCheckpoint) -> io::Result<()> {
+        let (files, dir) = (&*self.files, &*self.dir);
+        let written = checkpoint.write(files, dir);
+        if !written.as_ref().is_err_and(is_no_space) {
+            return written;
+        }
+        ballast::release(files, dir)?;
+        checkpoint.write(files, dir)?;
+        // Opening tries again if there is no room for it now.
+        drop(ballast::ensure(files, dir, self.config.ballast_bytes));
+        Ok(())
     }
 }
 

@@ -7,5 +7,6 @@ stored_events! {
     SystemEvent {
         (400, 1) DaemonStarted as DaemonStartedV1 { build: String, after_clean_stop: bool };
         (401, 1) DaemonStopped as DaemonStoppedV1;
+        (402, 1) LossAccepted as LossAcceptedV1 { durable: u64, found: u64, nameless: u64 };
     }
 }

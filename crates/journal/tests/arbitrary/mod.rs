@@ -203,6 +203,9 @@ pub fn event() -> impl Strategy<Value = Event> {
             Event::from(SystemEvent::DaemonStarted { build, after_clean_stop })
         }),
         1 => Just(Event::from(SystemEvent::DaemonStopped)),
+        1 => any::<(u64, u64, u64)>().prop_map(|(durable, found, nameless)| {
+            Event::from(SystemEvent::LossAccepted { durable, found, nameless })
+        }),
     ]
 }
 

@@ -235,6 +235,7 @@ fn other_events() -> Vec<Event> {
         SystemEvent::DaemonStarted { build: "0.1.0".to_owned(), after_clean_stop: true }.into(),
         SystemEvent::DaemonStarted { build: "0.1.0".to_owned(), after_clean_stop: false }.into(),
         SystemEvent::DaemonStopped.into(),
+        SystemEvent::LossAccepted { durable: 900, found: 700, nameless: 3 }.into(),
     ]
 }
 

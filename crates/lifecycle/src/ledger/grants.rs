@@ -4,6 +4,7 @@ use super::{Entry, Ledger, SUBNET_FIRST, SUBNET_LAST, SledEntry, VmmEntry};
 use crate::ids::{InstanceId, ProjectId, SledId, VmmId};
 use crate::rejected::{Rejected, Shortage};
 use crate::spec::{Address, Size};
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 /// First virtual network identifier for guests; those below are the system's.
@@ -54,13 +55,8 @@ impl Ledger {
         }
     }
 
-    /// Grants a new instance its name, its address and its membership.
-    pub fn grant_instance(
-        &mut self,
-        id: InstanceId,
-        project: ProjectId,
-        name: &str,
-    ) -> Result<Address, Rejected> {
+    /// Whether the project takes new instances and the name is free.
+    pub fn may_grant_instance(&self, project: ProjectId, name: &str) -> Result<(), Rejected> {
         let entry = self.projects.get(&project).ok_or(Rejected::NoSuchProject(project))?;
         if entry.state != Entry::Journaled {
             return Err(Rejected::NoSuchProject(project));
@@ -68,6 +64,18 @@ impl Ledger {
         if self.instance_names.contains_key(&(project, name.to_owned())) {
             return Err(Rejected::NameTaken { what: "instance", name: name.to_owned() });
         }
+        Ok(())
+    }
+
+    /// Grants a new instance its name, its address and its membership.
+    pub fn grant_instance(
+        &mut self,
+        id: InstanceId,
+        project: ProjectId,
+        name: &str,
+    ) -> Result<Address, Rejected> {
+        self.may_grant_instance(project, name)?;
+        let entry = &self.projects[&project];
         let free = (entry.next_address..=SUBNET_LAST)
             .chain(SUBNET_FIRST..entry.next_address)
             .find(|address| !entry.addresses.contains(address));
@@ -93,6 +101,19 @@ impl Ledger {
         size: Size,
         dice: u64,
     ) -> Result<SledId, Shortage> {
+        self.grant_room_rather_off(instance, vmm, size, dice, &BTreeSet::new())
+    }
+
+    /// The same, and rather not on the sleds in `avoid`: those that do not answer at present are taken only
+    /// if no other has room.
+    pub fn grant_room_rather_off(
+        &mut self,
+        instance: InstanceId,
+        vmm: VmmId,
+        size: Size,
+        dice: u64,
+        avoid: &BTreeSet<SledId>,
+    ) -> Result<SledId, Shortage> {
         let open: Vec<(SledId, &SledEntry)> = self
             .sleds
             .iter()
@@ -102,12 +123,12 @@ impl Ledger {
         if open.is_empty() {
             return Err(Shortage::NoSled);
         }
-        let fitting: Vec<(u64, SledId)> = open
+        let fitting: Vec<((bool, u64), SledId)> = open
             .iter()
             .filter(|(_, sled)| sled.room.free(sled.held).fits(size))
-            .map(|(id, sled)| (load_with(sled, size), *id))
+            .map(|(id, sled)| ((avoid.contains(id), load_with(sled, size)), *id))
             .collect();
-        let Some(least) = fitting.iter().map(|(load, _)| *load).min() else {
+        let Some(best) = fitting.iter().map(|(rank, _)| *rank).min() else {
             let free = open.iter().map(|(_, sled)| sled.room.free(sled.held));
             return Err(Shortage::Room {
                 wanted: size,
@@ -115,8 +136,7 @@ impl Ledger {
                 memory_free_max: free.map(|room| room.memory).max().unwrap_or(0),
             });
         };
-        let tied: Vec<SledId> =
-            fitting.iter().filter(|(load, _)| *load == least).map(|(_, id)| *id).collect();
+        let tied: Vec<SledId> = fitting.iter().filter(|(rank, _)| *rank == best).map(|(_, id)| *id).collect();
         let sled = tied[(dice % tied.len() as u64) as usize];
         self.hold(vmm, VmmEntry { instance, sled, size, is_journaled: false, is_held: true });
         Ok(sled)

@@ -7,7 +7,7 @@ use super::{CHECKPOINTS_MAX, Options, Progress, VerifyReport};
 use crate::error::Error;
 use crate::guard::guarded;
 use crate::source::{PAGE_RECORDS, Source, ends_append, log_page, stream_page};
-use eventlog::{ReadError, Record};
+use eventlog::{Position, ReadError, Record};
 use journal::{
     DecodeError, Event, FoldError, Recorded, StreamName, apply_project, apply_sled, event_name, read,
 };
@@ -62,7 +62,13 @@ impl<'a> Pass<'a> {
             let left = usize::try_from(durable - next + 1).unwrap_or(usize::MAX);
             let page = match log_page(source, next, left.min(PAGE_RECORDS)) {
                 Ok(page) => page,
-                Err(error) => return self.damaged(error),
+                Err(error) => match self.damaged(error)? {
+                    Some(last) => {
+                        next = last.max(next) + 1;
+                        continue;
+                    }
+                    None => return Ok(self.finish()),
+                },
             };
             if page.is_empty() {
                 self.place.position = next;
@@ -99,7 +105,10 @@ impl<'a> Pass<'a> {
             let done = self.report.events;
             let page = match stream_page(source, stream, done + 1, PAGE_RECORDS) {
                 Ok(page) => page,
-                Err(error) => return self.damaged(error),
+                Err(error) => {
+                    self.damaged(error)?;
+                    return Ok(self.finish());
+                }
             };
             for record in &page {
                 self.take(record);
@@ -237,20 +246,29 @@ impl<'a> Pass<'a> {
         self.report.add(self.place.finding(kind, detail));
     }
 
-    /// Damage is a finding and the end; that the log cannot be asked is an error.
-    fn damaged(mut self, error: Error) -> Result<VerifyReport, Error> {
+    /// Damage is a finding; that the log cannot be asked is an error. Answers the last damaged position, if
+    /// reading can go on behind it.
+    fn damaged(&mut self, error: Error) -> Result<Option<u64>, Error> {
         let Error::Read { source, .. } = &error else {
             return Err(error);
         };
-        let (position, stream) = match source {
-            ReadError::Damaged { position, .. } => (position.get(), "the log".to_owned()),
-            ReadError::Quarantined { stream, .. } => (0, stream.to_string()),
+        let (position, stream, last) = match source {
+            ReadError::Damaged { position, last, streams, .. } => {
+                self.broken.extend(streams.iter().copied().filter_map(StreamName::parse));
+                (position.get(), "the log".to_owned(), last.map(Position::get))
+            }
+            ReadError::Quarantined { stream, .. } => {
+                let name = StreamName::parse(*stream);
+                (0, name.map_or_else(|| stream.to_string(), |name| name.to_string()), None)
+            }
             ReadError::Archived { .. } | ReadError::Io(_) | ReadError::Closed => return Err(error),
         };
-        let event = "unknown".to_owned();
-        self.place = Place { position, stream, event, by: "unknown".to_owned(), ..Place::default() };
+        // What was lost may have been about anything that instances share.
+        self.ledger = None;
+        let unknown = || "unknown".to_owned();
+        self.place = Place { position, stream, event: unknown(), by: unknown(), ..Place::default() };
         self.add(FindingKind::Unreadable, error.to_string());
-        Ok(self.finish())
+        Ok(last)
     }
 
     fn finish(mut self) -> VerifyReport {

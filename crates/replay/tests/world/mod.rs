@@ -41,6 +41,8 @@ pub struct World {
     pub log: Arc<dyn Log>,
     /// Every instance's fold after each of its events, as it was folded when it was written.
     pub folds: BTreeMap<InstanceId, Vec<Instance>>,
+    /// What decisions use.
+    pub policy: Policy,
     times: BTreeMap<StreamName, Timestamp>,
     minted: u128,
     clock: u64,
@@ -50,7 +52,8 @@ impl World {
     /// A project and two sleds with this many threads each.
     pub fn new(log: Arc<dyn Log>, threads: u32) -> Self {
         let (folds, times) = (BTreeMap::new(), BTreeMap::new());
-        let mut world = Self { log, folds, times, minted: 0, clock: START };
+        let policy = Policy::default();
+        let mut world = Self { log, folds, policy, times, minted: 0, clock: START };
         let created = ProjectEvent::Created {
             id: project(),
             name: "demo".to_owned(),
@@ -122,13 +125,18 @@ impl World {
         times.iter().enumerate().map(meta).collect()
     }
 
+    /// The wall clock jumps back.
+    pub fn turn_back(&mut self, secs: u64) {
+        self.clock -= secs * 1_000_000;
+    }
+
     pub fn now(&self, id: InstanceId) -> Option<&Instance> {
         self.folds.get(&id).and_then(|folds| folds.last())
     }
 
     /// Writes what the input decides to. Nothing if it decides to nothing.
     pub fn give(&mut self, id: InstanceId, input: Input) -> Result<(), Rejected> {
-        let Decision::Events(events) = decide(self.now(id), &input, &Policy::default())? else {
+        let Decision::Events(events) = decide(self.now(id), &input, &self.policy)? else {
             panic!("grants come with the inputs");
         };
         if !events.is_empty() {

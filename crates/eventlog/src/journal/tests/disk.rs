@@ -8,7 +8,7 @@ use crate::journal::files::{Files, Handle};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 const SECTOR_BYTES: usize = 512;
 
@@ -33,12 +33,18 @@ struct State {
     write_bytes_max: Option<usize>,
     /// Fail every write to a file whose name ends so.
     ill_suffix: Option<&'static str>,
+    /// Fail every read of a file whose name ends so.
+    unreadable_suffix: Option<&'static str>,
+    /// Syncs wait until this is taken back.
+    is_holding_syncs: bool,
+    /// Syncs that wait.
+    held: u64,
     syncs: u64,
     writes: u64,
 }
 
 #[derive(Clone, Default)]
-pub(super) struct Disk(Arc<Mutex<State>>);
+pub(super) struct Disk(Arc<Mutex<State>>, Arc<Condvar>);
 
 struct Open {
     disk: Disk,
@@ -90,8 +96,8 @@ impl Disk {
     }
 
     fn heal_state(state: &mut State) {
-        (state.capacity, state.syncs_left, state.write_bytes_max, state.ill_suffix) =
-            (None, None, None, None);
+        (state.capacity, state.syncs_left, state.write_bytes_max) = (None, None, None);
+        (state.ill_suffix, state.unreadable_suffix) = (None, None);
     }
 
     pub(super) fn heal(&self) {
@@ -118,6 +124,25 @@ impl Disk {
         self.state().ill_suffix = Some(suffix);
     }
 
+    pub(super) fn fail_reads_of(&self, suffix: &'static str) {
+        self.state().unreadable_suffix = Some(suffix);
+    }
+
+    /// Lets every sync wait until [`Disk::release_syncs`].
+    pub(super) fn hold_syncs(&self) {
+        self.state().is_holding_syncs = true;
+    }
+
+    pub(super) fn release_syncs(&self) {
+        self.state().is_holding_syncs = false;
+        self.1.notify_all();
+    }
+
+    /// Waits until a sync is being held.
+    pub(super) fn wait_for_held_sync(&self) {
+        drop(self.1.wait_while(self.state(), |state| state.held == 0).unwrap());
+    }
+
     pub(super) fn syncs(&self) -> u64 {
         self.state().syncs
     }
@@ -136,7 +161,7 @@ impl Disk {
             next: state.next,
             ..State::default()
         };
-        Self(Arc::new(Mutex::new(copy)))
+        Self(Arc::new(Mutex::new(copy)), Arc::default())
     }
 
     /// Changes the contents of a file, as rot would.
@@ -170,6 +195,9 @@ fn ill() -> io::Error {
 impl Handle for Open {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let state = self.disk.state();
+        if state.unreadable_suffix.is_some_and(|suffix| self.path.to_string_lossy().ends_with(suffix)) {
+            return Err(ill());
+        }
         let live = &state.contents[&self.inode].live;
         let rest = live.get(offset as usize..).unwrap_or_default();
         let bytes = rest.len().min(buffer.len());
@@ -203,6 +231,12 @@ impl Handle for Open {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.disk.state();
+        if state.is_holding_syncs {
+            state.held += 1;
+            self.disk.1.notify_all();
+            state = self.disk.1.wait_while(state, |state| state.is_holding_syncs).unwrap();
+            state.held -= 1;
+        }
         if let Some(left) = &mut state.syncs_left {
             if *left == 0 {
                 return Err(ill());

@@ -2,12 +2,13 @@
 
 use super::disk::Disk;
 use super::{large, open, open_with, put, small};
-use crate::Log;
 use crate::conformance::shape::{append, assert_sound, claim, event, everything, sized_event, stream};
-use crate::journal::JournalConfig;
+use crate::journal::{JournalConfig, OpenError};
 use crate::types::{AppendOutcome, Epoch, Position, Unavailable, Version};
+use crate::{Log, ReadError};
 use futures::StreamExt;
 use futures::future::join_all;
+use std::path::Path;
 
 #[tokio::test]
 async fn one_append_is_one_write_and_one_sync() {
@@ -121,6 +122,109 @@ async fn a_failing_witness_poisons_the_log() {
     assert!(matches!(outcome, AppendOutcome::Appended { .. }), "the append itself is durable: {outcome:?}");
     let end = journal.wait_durable(Position::new(2)).await;
     assert!(matches!(end, Err(Unavailable::Poisoned(_))), "{end:?}");
+}
+
+#[tokio::test]
+async fn closing_on_a_full_disk_writes_its_checkpoint_into_the_ballast() {
+    let disk = Disk::default();
+    let (journal, _) = open_with(&disk, large()).unwrap();
+    for number in 0..40 {
+        put(&journal, stream(number), [event(number)]).await;
+    }
+    let ballast = Path::new("/journal/ballast");
+    assert_eq!(disk.snapshot()[ballast].len() as u64, large().ballast_bytes);
+    disk.fill_up_to(0);
+    journal.close().await;
+    assert!(!disk.snapshot().contains_key(ballast), "its room is used");
+    let (journal, recovery) = open_with(&disk, large()).expect("a full disk is no reason not to open");
+    assert_eq!((recovery.checkpoint, recovery.scanned), (Some(Position::new(40)), 0));
+    assert_sound(&journal);
+    drop(journal);
+    disk.fill_up_to(0);
+    let (journal, recovery) = open_with(&disk, large()).unwrap();
+    assert!(recovery.notes.iter().any(|note| note.contains("no ballast")), "{:?}", recovery.notes);
+    drop(journal);
+    disk.heal();
+    let (journal, recovery) = open_with(&disk, large()).unwrap();
+    assert_eq!(recovery.notes, Vec::<String>::new());
+    assert_eq!(disk.snapshot()[ballast].len() as u64, large().ballast_bytes, "it is made again");
+    put(&journal, stream(1), [event(1)]).await;
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_and_accepts_many_times_over() {
+    let disk = Disk::default();
+    let journal = open(&disk);
+    let mut refusals = 0;
+    for round in 0..6 {
+        disk.fill_up_to(0);
+        for number in 0..8 {
+            let claim = journal.claim(stream(number)).await.unwrap();
+            let expected = claim.head.version.get();
+            let outcome = journal
+                .append(append(stream(number), claim.epoch, expected, [sized_event(round, 900)]))
+                .await;
+            match outcome {
+                AppendOutcome::Appended { .. } => {}
+                AppendOutcome::Unavailable(Unavailable::NoSpace(_)) => refusals += 1,
+                other => panic!("{other:?}"),
+            }
+            assert_sound(&journal);
+        }
+        disk.heal();
+        put(&journal, stream(1), [sized_event(round, 900)]).await;
+        assert_eq!(journal.refusal(), None);
+    }
+    assert!(refusals > 10, "{refusals}");
+    let durable = journal.durable();
+    drop(journal);
+    assert_eq!(open(&disk).durable(), durable);
+}
+
+#[tokio::test]
+async fn a_slow_sync_gathers_what_comes_meanwhile_into_one_batch_within_the_queue() {
+    let disk = Disk::default();
+    let config = JournalConfig { queue_requests_max: 20, ..large() };
+    let (journal, _) = open_with(&disk, config).unwrap();
+    let mut epochs = Vec::new();
+    for number in 0..30 {
+        epochs.push(claim(&journal, stream(number)).await);
+    }
+    disk.hold_syncs();
+    let first = journal.append(append(stream(0), epochs[0], 0, [event(0)]));
+    disk.wait_for_held_sync();
+    let waiting: Vec<_> = (1..30)
+        .map(|number| journal.append(append(stream(number), epochs[number as usize], 0, [event(number)])))
+        .collect();
+    assert_eq!(journal.durable(), Position::ZERO, "nothing is visible before its sync");
+    let batches = journal.stats().batches;
+    disk.release_syncs();
+    assert!(matches!(first.await, AppendOutcome::Appended { .. }));
+    let outcomes = join_all(waiting).await;
+    let full = AppendOutcome::Unavailable(Unavailable::QueueFull);
+    assert_eq!(outcomes.iter().filter(|outcome| **outcome == full).count(), 9, "twenty fit into the queue");
+    assert_eq!(journal.durable(), Position::new(21));
+    assert_eq!(journal.stats().batches - batches, 2, "what waited was one batch");
+}
+
+#[tokio::test]
+async fn an_unreadable_disk_is_an_error_of_its_own_and_no_damage() {
+    let disk = Disk::default();
+    let (journal, _) = open_with(&disk, JournalConfig { ring_bytes_max: 0, ..large() }).unwrap();
+    put(&journal, stream(1), [event(1)]).await;
+    disk.fail_reads_of(".seg");
+    assert!(matches!(journal.read_all(Position::new(1), 9), Err(ReadError::Io(_))));
+    disk.heal();
+    assert_eq!(everything(&journal).len(), 1);
+    drop(journal);
+    for suffix in [".seg", "witness"] {
+        disk.fail_reads_of(suffix);
+        let before = disk.snapshot();
+        assert!(matches!(open_with(&disk, large()), Err(OpenError::Io { .. })), "{suffix}");
+        assert_eq!(disk.snapshot(), before);
+        disk.heal();
+    }
+    assert_eq!(open_with(&disk, large()).unwrap().0.durable(), Position::new(1));
 }
 
 #[tokio::test]

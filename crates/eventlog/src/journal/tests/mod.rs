@@ -6,7 +6,10 @@ mod disk;
 mod faults;
 mod offline;
 mod power;
+mod proof;
+mod quarantine;
 mod recover;
+mod upkeep;
 
 use super::files::Files;
 use super::format::{WITNESS_NAME, heads_name, segment_name};
@@ -42,6 +45,7 @@ fn small() -> JournalConfig {
         segment_bytes: 4 << 10,
         ring_bytes_max: 8 << 10,
         witness_every_ms: 3_600_000,
+        ballast_bytes: 8 << 10,
         ..JournalConfig::new(STORE)
     }
 }

@@ -7,6 +7,10 @@ use crate::conformance::shape::{everything, history, sized_event, stream};
 use crate::journal::files::Files;
 use crate::journal::heads::HeadsCheckpoint;
 use crate::journal::offline::{JournalReader, verify_on};
+use crate::journal::parts::scan_in_parts;
+use crate::journal::recovery::Policy;
+use crate::journal::scan::Scanner;
+use crate::journal::survey::{read_checkpoints, survey};
 use crate::journal::{OpenError, VerifyReport};
 use crate::types::{Position, Version};
 use std::path::Path;
@@ -24,7 +28,7 @@ async fn filled() -> (Disk, Vec<crate::Record>) {
 }
 
 fn reader(disk: &Disk) -> Result<JournalReader, OpenError> {
-    JournalReader::open_on(Arc::new(disk.clone()), &dir())
+    JournalReader::open_on(Arc::new(disk.clone()), &dir(), Policy::STRICT)
 }
 
 fn verify(disk: &Disk) -> VerifyReport {
@@ -77,6 +81,44 @@ async fn a_whole_journal_verifies() {
     assert_eq!((report.records, report.streams, report.durable), (40, 3, Position::new(40)));
     assert_eq!(report.records, all.len() as u64);
     assert!(report.segments > 1 && report.batches == 20 && report.bytes > 0);
+}
+
+#[tokio::test]
+async fn scanning_in_parts_finds_what_one_scan_finds_and_answers_for_nothing_else() {
+    let (disk, _) = filled().await;
+    let scans = |disk: &Disk| {
+        let found = survey(disk, &dir(), None).unwrap();
+        let checkpoints = read_checkpoints(disk, &dir(), &found, &mut vec![]).unwrap();
+        let dir = dir();
+        let mut whole = Scanner::new(disk, &dir, &found, None, &checkpoints);
+        whole.run().unwrap();
+        let parts = [2, 3, 7].map(|threads| scan_in_parts(disk, &dir, &found, &checkpoints, threads));
+        (whole.scan, parts)
+    };
+    let (whole, parts) = scans(&disk);
+    for part in parts {
+        let part = part.expect("nothing is wrong");
+        assert_eq!((part.next, part.chain, &part.heads), (whole.next, whole.chain, &whole.heads));
+        assert_eq!((part.batches, part.records, part.bytes), (whole.batches, whole.records, whole.bytes));
+        assert_eq!(part.tail_offset, whole.tail_offset);
+    }
+    let found = survey(&disk, &dir(), None).unwrap();
+    for segment in &found.segments {
+        for place in [128 + 10, 128 + 40 + 90] {
+            let rotten = disk.copy();
+            rotten.change(&dir().join(&segment.name), |bytes| bytes[place] ^= 1);
+            let is_last = segment.name == found.segments.last().unwrap().name;
+            let (_, parts) = scans(&rotten);
+            let answered = parts.iter().flatten().all(|part| is_last && part.leftover.is_some());
+            assert!(answered, "{} at {place}", segment.name);
+        }
+    }
+    let wrong = disk.copy();
+    let file = wrong.open_read(&heads(40)).unwrap();
+    let mut checkpoint = HeadsCheckpoint::read(&*file).unwrap().unwrap();
+    checkpoint.heads.get_mut(&stream(1)).unwrap().head.version = Version::new(3);
+    checkpoint.write(&wrong, Path::new("/journal")).unwrap();
+    assert!(scans(&wrong).1.iter().all(Option::is_none));
 }
 
 #[tokio::test]

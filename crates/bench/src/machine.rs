@@ -1,0 +1,35 @@
+//! What the numbers were measured on.
+
+use serde_json::{Value, json};
+use std::path::Path;
+
+fn line_of(path: &str, key: &str) -> Option<String> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let line = text.lines().find(|line| line.starts_with(key))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// Device and type of the file system that holds `dir`: the longest mount point that is a prefix of it.
+fn file_system(dir: &Path) -> Option<String> {
+    let dir = dir.canonicalize().ok()?;
+    let mounts = std::fs::read_to_string("/proc/self/mounts").ok()?;
+    let fields = |line: &str| -> Option<(usize, String)> {
+        let mut words = line.split(' ');
+        let (device, point, kind) = (words.next()?, words.next()?, words.next()?);
+        dir.starts_with(point).then(|| (point.len(), format!("{kind} on {device}")))
+    };
+    mounts.lines().filter_map(fields).max_by_key(|(length, _)| *length).map(|(_, text)| text)
+}
+
+/// Processor, cores, kernel and file system, as one row. What cannot be found out is null.
+pub fn describe(dir: &Path) -> Value {
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").ok();
+    json!({
+        "bench": "machine",
+        "processor": line_of("/proc/cpuinfo", "model name"),
+        "cores": cores,
+        "kernel": kernel.as_deref().map(str::trim),
+        "file_system": file_system(dir),
+    })
+}

@@ -1,0 +1,35 @@
+//! Measurements: what a component does per second, beside what the machine gives to the plainest program that
+//! does the same work.
+//!
+//! `cargo run --release -p musher-bench -- log [--json] [--quick]`
+//!
+//! Rates of a disk swing by half from minute to minute, ratios hold: whatever is compared runs in turns, in
+//! short rounds of one run, and the median over the rounds is what counts.
+
+mod args;
+mod clock;
+mod log;
+mod machine;
+mod report;
+mod statistics;
+
+use args::{Args, What};
+use clap::Parser;
+use std::process::ExitCode;
+
+/// Why a measurement ends without a result; only people read it.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+fn main() -> ExitCode {
+    let done = match Args::parse().what {
+        What::Log(options) => log::run(&options),
+        What::Hold { dir } => log::memory::hold(&dir),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("musher-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

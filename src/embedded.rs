@@ -1,0 +1,84 @@
+//! Simulated sleds in the daemon's process. They live on in their state files, as real hosts would without
+//! their control plane.
+
+use crate::config::Config;
+use crate::exit::{Exit, Failure};
+use crate::real::{SystemClock, host_boot};
+use actors::{Clock as _, ControlPlane, SledConnector};
+use eventlog::StoreId;
+use lifecycle::SledId;
+use sim_sled::embedded::{EmbeddedSled, Fabric, Options, StateFileError};
+use sim_sled::machine::{Config as SledConfig, Timing};
+use sled_protocol::{BootId, SledClient, SledResources};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use uuid::Uuid;
+
+/// What tells the ids of sleds from others derived from the same store.
+const SLED_TAG: u8 = 0x5d;
+
+/// Clients of the sleds that live in this process.
+#[derive(Default)]
+pub struct Switchboard {
+    clients: Mutex<BTreeMap<SledId, Arc<dyn SledClient>>>,
+}
+
+impl SledConnector for Switchboard {
+    fn connect(&self, sled: SledId, _address: &str) -> Option<Arc<dyn SledClient>> {
+        // A map of handles is whole whatever panicked elsewhere.
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&sled).cloned()
+    }
+}
+
+/// Opens all of them, and makes each findable.
+pub fn embedded_sleds(
+    config: &Config,
+    store: StoreId,
+    control: &ControlPlane,
+    switchboard: &Arc<Switchboard>,
+) -> Result<Vec<EmbeddedSled>, Failure> {
+    let dir = config.server.data.join("sleds");
+    let settings = &config.embedded_sleds;
+    std::fs::create_dir_all(&dir)
+        .map_err(|error| Failure::new(Exit::Refused, format!("{} cannot be made: {error}", dir.display())))?;
+    let fabric = Fabric::default();
+    let mut sleds = Vec::new();
+    for n in 0..settings.count {
+        let name = format!("sim-{n}");
+        let id = derived_id(store, SLED_TAG, n);
+        let mut sled =
+            SledConfig::new(sled_protocol::SledId::from_uuid(id), &name, &name, settings.seed + u64::from(n));
+        sled.cpu_family.clone_from(&settings.cpu_family);
+        sled.resources = SledResources { threads: settings.threads, memory: settings.memory_gib << 30 };
+        let span = |[min, max]: [u64; 2]| sim_sled::machine::Span::millis(min, max);
+        sled.timing = Timing { boot: span(settings.boot_ms), halt: span(settings.halt_ms), ..sled.timing };
+        let opened = EmbeddedSled::open(Options {
+            config: sled,
+            boot_id: BootId::from_uuid(host_boot()),
+            state_file: Some(dir.join(format!("{name}.jsonl"))),
+            opened_at_micros: SystemClock.now().micros(),
+            control_plane: control.intake(),
+            fabric: fabric.clone(),
+        });
+        let embedded = opened.map_err(|error| {
+            let exit = match &error {
+                StateFileError::Damaged { .. } | StateFileError::TooLarge { .. } => Exit::Damaged,
+                StateFileError::Read { .. } | StateFileError::Write(_) => Exit::Refused,
+            };
+            Failure::new(exit, format!("simulated sled {name}: {error}"))
+                .hint("its state is in the data directory; without the file it starts empty")
+        })?;
+        let client: Arc<dyn SledClient> = Arc::new(embedded.clone());
+        switchboard.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(SledId::new(id), client);
+        sleds.push(embedded);
+    }
+    Ok(sleds)
+}
+
+/// An id that belongs to the store for as long as it exists: the same at every start.
+pub fn derived_id(store: StoreId, tag: u8, n: u16) -> Uuid {
+    let mut bytes = store.0;
+    bytes[0] ^= tag;
+    bytes[14..].copy_from_slice(&n.to_be_bytes());
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
+}

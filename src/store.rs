@@ -1,0 +1,179 @@
+//! The data directory's parts: the journal and who keeps its files, the cache and its stream index.
+
+use crate::config::Config;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::real::SystemIds;
+use actors::IdSource as _;
+use api::LogKeeper;
+use eventlog::cache::{Cache, SledCache, catch_up};
+use eventlog::journal::{
+    Compacted, Journal, JournalConfig, OpenError, Recovery, StoreId, StoreLock, UpkeepError,
+};
+use eventlog::portable::{self, BackupReport};
+use eventlog::{Log, Position, StreamId};
+use journal::StreamName;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Records of the stream index that are written in one step.
+const INDEX_STEPS: usize = 16;
+
+/// The journal comes first: what is built from it without it means that it is gone.
+pub fn must_be_whole(data: &Path) -> Outcome {
+    let has = |name: &str| data.join(name).exists();
+    if has("journal") || !(has("cache") || has("sleds")) {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::Damaged, format!("{} has lost its journal", data.display()))
+        .hint("restore it with `musher log restore`, or start with another directory"))
+}
+
+/// Opens the journal. A loss is accepted only if it is there and the operator said so; then it is recorded.
+pub fn open_journal(config: &Config, accept_loss: bool) -> Result<(Journal, Recovery, bool), Failure> {
+    let dir = config.server.data.join("journal");
+    match Journal::open(&dir, journal_config(config, false)) {
+        Ok((journal, recovery)) => Ok((journal, recovery, false)),
+        Err(OpenError::TailLost { .. } | OpenError::WitnessLost { .. } | OpenError::Damaged(_))
+            if accept_loss =>
+        {
+            let opened = Journal::open(&dir, journal_config(config, true));
+            opened.map(|(journal, recovery)| (journal, recovery, true)).map_err(open_failure)
+        }
+        Err(error) => Err(open_failure(error)),
+    }
+}
+
+fn journal_config(config: &Config, accept_loss: bool) -> JournalConfig {
+    let defaults = JournalConfig::new(StoreId(SystemIds.uuid().into_bytes()));
+    JournalConfig {
+        segment_bytes: config.log.segment_bytes,
+        queue_requests_max: config.log.queue_requests_max,
+        queue_bytes_max: config.log.queue_bytes_max,
+        ring_bytes_max: config.log.ring_bytes_max,
+        accept_loss,
+        critical: is_critical,
+        ..defaults
+    }
+}
+
+/// Opens the journal of a stopped directory for work on its files.
+pub fn stopped_journal(data: &Path) -> Result<(StoreLock, Journal), Failure> {
+    let dir = data.join("journal");
+    if !dir.is_dir() {
+        return Err(Failure::new(
+            Exit::Refused,
+            format!("{} is not a data directory of musher", data.display()),
+        ));
+    }
+    let lock = StoreLock::acquire(data).map_err(open_failure)?;
+    let config = JournalConfig { critical: is_critical, ..JournalConfig::new(StoreId([0; 16])) };
+    let (journal, _) = Journal::open(&dir, config).map_err(open_failure)?;
+    Ok((lock, journal))
+}
+
+/// An instance can be quarantined; what all of them share cannot.
+fn is_critical(stream: StreamId) -> bool {
+    !matches!(StreamName::parse(stream), Some(StreamName::Instance(_)))
+}
+
+/// The journal's files, for the HTTP layer.
+pub struct Keeper {
+    /// The journal.
+    pub journal: Arc<Journal>,
+    /// Its directory.
+    pub dir: PathBuf,
+}
+
+impl LogKeeper for Keeper {
+    fn store_id(&self) -> StoreId {
+        self.journal.store_id()
+    }
+
+    fn backup(&self, position: Position, to: &Path) -> Result<BackupReport, portable::Error> {
+        portable::backup(&self.dir, position, to)
+    }
+
+    fn compact(&self, segments_max: usize) -> Result<Compacted, UpkeepError> {
+        self.journal.compact(segments_max)
+    }
+}
+
+/// Damage is one exit code, everything else another.
+pub fn open_failure(error: OpenError) -> Failure {
+    let exit = match &error {
+        OpenError::InUse { .. }
+        | OpenError::Io { .. }
+        | OpenError::NoJournal { .. }
+        | OpenError::Config(_) => Exit::Refused,
+        OpenError::Foreign { .. }
+        | OpenError::NewerFormat { .. }
+        | OpenError::WrongStore { .. }
+        | OpenError::MissingSegment { .. }
+        | OpenError::Damaged(_)
+        | OpenError::TailLost { .. }
+        | OpenError::WitnessLost { .. } => Exit::Damaged,
+    };
+    let failure = Failure::new(exit, error.to_string());
+    match error {
+        OpenError::TailLost { .. } | OpenError::WitnessLost { .. } => {
+            failure.hint("`musher serve --accept-loss` opens it as it is, and records that")
+        }
+        _ => failure,
+    }
+}
+
+/// Says what opening found.
+pub fn tell(recovery: &Recovery) {
+    if let Some(trimmed) = &recovery.trimmed {
+        tracing::warn!(?trimmed, "an incomplete last batch was cut off; nobody was told that it was durable");
+    }
+    if let Some(lost) = &recovery.lost {
+        tracing::error!(?lost, "durable records are gone, as accepted");
+    }
+    for damage in &recovery.damaged {
+        tracing::error!(%damage, "the log is damaged; the streams that lost a record there are quarantined");
+    }
+    for note in &recovery.notes {
+        tracing::warn!(note, "log");
+    }
+}
+
+/// Without a cache everything works, slower.
+pub fn open_cache(dir: &Path, store: StoreId, journal: &Arc<Journal>, bytes: u64) -> Option<Arc<dyn Cache>> {
+    match SledCache::open(dir, store, journal.durable(), bytes) {
+        Ok((cache, report)) => {
+            if let Some(why) = report.rebuilt {
+                tracing::warn!(why, "the cache is built again from the log");
+            }
+            Some(Arc::new(cache))
+        }
+        Err(error) => {
+            tracing::error!(%error, "no cache: starting takes longer");
+            None
+        }
+    }
+}
+
+/// Keeps the stream index behind the log, until the log closes.
+pub async fn keep_index(log: Arc<dyn Log>, cache: Option<Arc<dyn Cache>>) {
+    let Some(cache) = cache else {
+        return;
+    };
+    loop {
+        match catch_up(&*log, &*cache, INDEX_STEPS) {
+            Ok(indexed) if indexed < log.durable() => tokio::task::yield_now().await,
+            Ok(indexed) => {
+                if log.wait_durable(indexed.next()).await.is_err() {
+                    return;
+                }
+                // What comes together is indexed together.
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the stream index is not kept; long histories are read slower");
+                return;
+            }
+        }
+    }
+}
