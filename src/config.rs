@@ -57,6 +57,10 @@ pub struct Log {
     pub ring_bytes_max: usize,
     /// Memory of the cache, bytes.
     pub cache_bytes: u64,
+    /// Seconds between compressions of sealed segments.
+    pub compact_every_s: u64,
+    /// Size of the file that is given up to close on a full disk, bytes.
+    pub ballast_bytes: u64,
 }
 
 /// The instances' shells.
@@ -175,6 +179,8 @@ impl Config {
     fn check(&self) -> anyhow::Result<()> {
         let bounds = [
             ("log.segment_bytes", self.log.segment_bytes, 1 << 20, 1 << 30),
+            ("log.compact_every_s", self.log.compact_every_s, 1, 86_400 * 7),
+            ("log.ballast_bytes", self.log.ballast_bytes, 0, 1 << 30),
             ("instances.start_deadline_s", self.instances.start_deadline_s, 1, 86_400),
             ("instances.order_answer_s", self.instances.order_answer_s, 1, 600),
             ("instances.queue_max", self.instances.queue_max as u64, 1, 1 << 20),

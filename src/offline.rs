@@ -8,7 +8,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::log_tools::{self, portable_failure};
 use crate::output::{self, Format};
 use crate::real::SystemClock;
-use crate::store::open_failure;
+use crate::store::{is_critical, open_failure};
 use actors::Clock as _;
 use eventlog::cache::SledCache;
 use eventlog::portable::ExportReader;
@@ -70,7 +70,7 @@ impl Stopped {
             open_failure(error)
                 .hint("a running daemon answers `musher instance history` and `musher log stats`")
         })?;
-        let reader = JournalReader::open(&data.join("journal")).map_err(open_failure)?;
+        let reader = JournalReader::open_damaged(&data.join("journal"), is_critical).map_err(open_failure)?;
         Ok(Self { _lock: lock, reader })
     }
 }

@@ -9,7 +9,9 @@ use crate::config::{Config, LogFormat, Overrides};
 use crate::embedded::{Switchboard, derived_id, embedded_sleds};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::real::{SystemClock, SystemIds};
-use crate::store::{Keeper, keep_index, must_be_whole, open_cache, open_failure, open_journal, tell};
+use crate::store::{
+    Keeper, keep_index, keep_small, must_be_whole, open_cache, open_failure, open_journal, tell,
+};
 use actors::control::Predecessor;
 use actors::projects::ProjectAsk;
 use actors::{ControlPlane, Env, Fatal, Limits, RequestContext, SledConnector};
@@ -96,6 +98,7 @@ struct Daemon {
     ready: Arc<Readiness>,
     fatal: Fatal,
     keeper: Arc<dyn LogKeeper>,
+    upkeep: tokio::task::JoinHandle<()>,
 }
 
 /// What there is to say about the start.
@@ -147,8 +150,20 @@ impl Daemon {
         let report = Report { recovery, predecessor, unfinished: unfinished.len() };
         let ready = Arc::new(Readiness::default());
         let keeper: Arc<dyn LogKeeper> = Arc::new(Keeper { journal, dir: data.join("journal") });
-        let daemon =
-            Self { _lock: lock, control, projections, projector, indexer, sleds, ready, fatal, keeper };
+        let every = Duration::from_secs(config.log.compact_every_s);
+        let upkeep = tokio::spawn(keep_small(Arc::clone(&keeper), every));
+        let daemon = Self {
+            _lock: lock,
+            control,
+            projections,
+            projector,
+            indexer,
+            sleds,
+            ready,
+            fatal,
+            keeper,
+            upkeep,
+        };
         Ok((daemon, report))
     }
 
@@ -214,6 +229,7 @@ impl Daemon {
         for sled in &self.sleds {
             sled.shutdown().await;
         }
+        self.upkeep.abort();
         self.control.shutdown().await;
         // Both end with the log, after bringing the cache up to date.
         let _ = self.projector.await;

@@ -16,6 +16,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+/// Segments compressed in one go.
+const SEGMENTS_AT_A_TIME: usize = 4;
 /// Records of the stream index that are written in one step.
 const INDEX_STEPS: usize = 16;
 
@@ -52,6 +54,7 @@ fn journal_config(config: &Config, accept_loss: bool) -> JournalConfig {
         queue_bytes_max: config.log.queue_bytes_max,
         ring_bytes_max: config.log.ring_bytes_max,
         accept_loss,
+        ballast_bytes: config.log.ballast_bytes,
         critical: is_critical,
         ..defaults
     }
@@ -73,7 +76,7 @@ pub fn stopped_journal(data: &Path) -> Result<(StoreLock, Journal), Failure> {
 }
 
 /// An instance can be quarantined; what all of them share cannot.
-fn is_critical(stream: StreamId) -> bool {
+pub fn is_critical(stream: StreamId) -> bool {
     !matches!(StreamName::parse(stream), Some(StreamName::Instance(_)))
 }
 
@@ -131,6 +134,10 @@ pub fn tell(recovery: &Recovery) {
     if let Some(lost) = &recovery.lost {
         tracing::error!(?lost, "durable records are gone, as accepted");
     }
+    for stream in &recovery.quarantined {
+        let name = StreamName::parse(*stream).map_or_else(|| stream.to_string(), |name| name.to_string());
+        tracing::error!(stream = name, "quarantined: it is neither read nor extended");
+    }
     for damage in &recovery.damaged {
         tracing::error!(%damage, "the log is damaged; the streams that lost a record there are quarantined");
     }
@@ -176,4 +183,25 @@ pub async fn keep_index(log: Arc<dyn Log>, cache: Option<Arc<dyn Cache>>) {
             }
         }
     }
+}
+
+/// Compresses sealed segments now and then, a few at a time, until it is aborted.
+pub async fn keep_small(keeper: Arc<dyn LogKeeper>, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        match compact_aside(Arc::clone(&keeper)).await {
+            Ok(Ok(done)) if done.segments > 0 => tracing::info!(?done, "sealed segments compressed"),
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "sealed segments are not compressed"),
+            Err(error) => tracing::error!(%error, "compressing segments failed"),
+        }
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing simulated waits for it, and its order does not matter"
+)]
+fn compact_aside(keeper: Arc<dyn LogKeeper>) -> tokio::task::JoinHandle<Result<Compacted, UpkeepError>> {
+    tokio::task::spawn_blocking(move || keeper.compact(SEGMENTS_AT_A_TIME))
 }

@@ -1,6 +1,6 @@
 //! The command line.
 
-use clap::{Args as Options, Parser, Subcommand};
+use clap::{Args as Options, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
 /// Measures the log beside a plain file on the same disk.
@@ -25,6 +25,19 @@ pub enum What {
     },
 }
 
+/// A part of what `log` measures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    /// Durable appends of journal and plain file in turns.
+    Append,
+    /// The embedded database as the event store, for the record.
+    Sled,
+    /// Memory of an open journal per stream.
+    Memory,
+    /// Size, scans, stream reads and reopening of large stores.
+    Store,
+}
+
 /// How `log` measures.
 #[derive(Debug, Options)]
 pub struct LogOptions {
@@ -34,9 +47,9 @@ pub struct LogOptions {
     /// Short rounds and a small log: less than a minute, rougher numbers.
     #[arg(long)]
     pub quick: bool,
-    /// Measure only these parts, of: append, sled, memory, store.
-    #[arg(long, value_delimiter = ',')]
-    pub only: Vec<String>,
+    /// Measure only these parts.
+    #[arg(long, value_enum, value_delimiter = ',')]
+    pub only: Vec<Part>,
     /// Numbers of writers that append at once.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64, 256, 1_024])]
     pub writers: Vec<u32>,

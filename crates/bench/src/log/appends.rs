@@ -19,6 +19,18 @@ fn each(rounds: &[Round], field: impl Fn(&Round) -> f64) -> Vec<f64> {
     rounds.iter().map(field).collect()
 }
 
+async fn file_round(file: &Group, writers: u32, plan: Plan) -> Result<Round, Failure> {
+    round((0..writers).map(|_| file.writer(RECORD_BYTES)).collect(), plan.round).await
+}
+
+async fn journal_round(log: &Arc<dyn Log>, writers: u32, plan: Plan) -> Result<Round, Failure> {
+    let mut owners = Vec::new();
+    for number in 0..writers {
+        owners.push(JournalWriter::claim(log.clone(), number).await?);
+    }
+    round(owners, plan.round).await
+}
+
 /// Journal and plain file, round by round.
 pub async fn beside_file(
     dir: &Path,
@@ -32,17 +44,19 @@ pub async fn beside_file(
     let log: Arc<dyn Log> = Arc::new(log);
     for &writers in writers {
         let (mut files, mut journals, mut per_sync) = (vec![], vec![], vec![]);
-        for _ in 0..plan.rounds {
-            let plain = (0..writers).map(|_| file.writer(RECORD_BYTES)).collect();
-            files.push(round(plain, plan.round).await?);
-            let mut owners = Vec::new();
-            for number in 0..writers {
-                owners.push(JournalWriter::claim(log.clone(), number).await?);
+        for number in 0..plan.rounds {
+            // Whoever comes second finds the disk's queue as the first left it: they take turns.
+            let is_file_first = number % 2 == 0;
+            if is_file_first {
+                files.push(file_round(&file, writers, plan).await?);
             }
             let before = log.stats();
-            journals.push(round(owners, plan.round).await?);
+            journals.push(journal_round(&log, writers, plan).await?);
             let after = log.stats();
             per_sync.push(count(after.appends - before.appends) / count((after.syncs - before.syncs).max(1)));
+            if !is_file_first {
+                files.push(file_round(&file, writers, plan).await?);
+            }
         }
         let ratios: Vec<f64> =
             journals.iter().zip(&files).map(|(j, f)| j.per_second / f.per_second).collect();

@@ -8,7 +8,7 @@ pub mod memory;
 mod store;
 
 use crate::Failure;
-use crate::args::LogOptions;
+use crate::args::{LogOptions, Part};
 use crate::machine;
 use crate::report::Report;
 use std::time::Duration;
@@ -28,13 +28,13 @@ struct Plan {
 
 impl Plan {
     const FULL: Self = Self {
-        rounds: 7,
-        round: Duration::from_millis(1_500),
+        rounds: 15,
+        round: Duration::from_millis(600),
         stores: &[1_000_000, 5_000_000],
         streams: 10_000,
     };
     const QUICK: Self =
-        Self { rounds: 3, round: Duration::from_millis(400), stores: &[1_000_000], streams: 10_000 };
+        Self { rounds: 5, round: Duration::from_millis(250), stores: &[1_000_000], streams: 10_000 };
 }
 
 /// Measures and prints.
@@ -43,18 +43,18 @@ pub fn run(options: &LogOptions) -> Result<(), Failure> {
     let dir = tempfile::tempdir_in(&options.dir)?;
     let mut report = Report::new(options.json);
     report.row(&machine::describe(dir.path()));
-    let is_wanted = |part: &str| options.only.is_empty() || options.only.iter().any(|only| only == part);
+    let is_wanted = |part| options.only.is_empty() || options.only.contains(&part);
     let runtime = tokio::runtime::Builder::new_multi_thread().build()?;
-    if is_wanted("append") {
+    if is_wanted(Part::Append) {
         runtime.block_on(appends::beside_file(dir.path(), &options.writers, plan, &mut report))?;
     }
-    if is_wanted("sled") {
+    if is_wanted(Part::Sled) {
         runtime.block_on(appends::embedded_database(dir.path(), plan, &mut report))?;
     }
-    if is_wanted("memory") {
+    if is_wanted(Part::Memory) {
         runtime.block_on(memory::measure(dir.path(), &mut report))?;
     }
-    if is_wanted("store") {
+    if is_wanted(Part::Store) {
         for &events in plan.stores {
             runtime.block_on(store::measure(
                 &dir.path().join(format!("store-{events}")),

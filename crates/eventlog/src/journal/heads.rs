@@ -24,6 +24,8 @@ const MAGIC: [u8; 8] = *b"MUSHHDS\n";
 const FIXED_BYTES: usize = 64;
 const ENTRY_BYTES: usize = 33;
 const KEPT: usize = 2;
+/// Largest checkpoint read: 32 million streams.
+const CHECKPOINT_BYTES_MAX: u64 = 1 << 30;
 
 /// Heads at one position.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +39,7 @@ pub(crate) struct HeadsCheckpoint {
 }
 
 impl HeadsCheckpoint {
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let live = || self.heads.iter().filter(|(_, owned)| owned.head.version != Version::ZERO);
         let mut out = Vec::with_capacity(FIXED_BYTES + self.heads.len() * ENTRY_BYTES + 4);
         out.extend_from_slice(&MAGIC);
@@ -59,7 +61,7 @@ impl HeadsCheckpoint {
         out
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let body = bytes.get(..bytes.len().saturating_sub(4)).ok_or(Malformed::CutOff)?;
         let fields = Fields(bytes);
         if fields.u32(body.len())? != crc32c::crc32c(body) {
@@ -69,6 +71,7 @@ impl HeadsCheckpoint {
         let expected = usize::try_from(count).ok().and_then(|count| count.checked_mul(ENTRY_BYTES));
         if fields.array(0)? != MAGIC
             || fields.u32(8)? != FORMAT
+            || expected.is_none()
             || expected != body.len().checked_sub(FIXED_BYTES)
         {
             return Err(Malformed::Fields);
@@ -98,7 +101,11 @@ impl HeadsCheckpoint {
 
     /// Reads a checkpoint; the inner error says why the file is none.
     pub(crate) fn read(file: &dyn Handle) -> io::Result<Result<Self, Malformed>> {
-        let mut bytes = vec![0u8; usize::try_from(file.size()?).unwrap_or(usize::MAX)];
+        let size = file.size()?;
+        if size > CHECKPOINT_BYTES_MAX {
+            return Ok(Err(Malformed::Length));
+        }
+        let mut bytes = vec![0u8; size as usize];
         let read = read_full(file, &mut bytes, 0)?;
         Ok(Self::decode(&bytes[..read]))
     }

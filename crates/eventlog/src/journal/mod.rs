@@ -22,6 +22,8 @@ mod decided;
 mod error;
 mod files;
 mod format;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod head_map;
 mod heads;
 mod keeper;

@@ -93,6 +93,11 @@ impl JournalReader {
         self.recovered.store
     }
 
+    /// Oldest position that is here; what was before it is archived.
+    pub fn oldest(&self) -> Position {
+        self.recovered.report.oldest
+    }
+
     /// Last position of the journal.
     pub fn durable(&self) -> Position {
         self.recovered.last()

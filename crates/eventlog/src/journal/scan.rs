@@ -290,8 +290,11 @@ impl<'a> Scanner<'a> {
     ) -> Result<Option<u64>, ScanStop> {
         let io = |source| OpenError::io("reading", self.dir.join(&segment.name), source);
         let (offset, next) = (self.scan.tail_offset, self.scan.next);
-        let place = self.locate(segment, offset, batch.as_ref(), detail);
         let behind = find_behind(file.clone(), offset, segment.bytes, next).map_err(io)?;
+        // A whole batch inside of this one shows that its header says the wrong length.
+        let batch =
+            batch.filter(|batch| behind.is_none_or(|(found, _)| found >= batch.header.next_offset(offset)));
+        let place = self.locate(segment, offset, batch.as_ref(), detail);
         if after.is_none() && behind.is_none() {
             let mut window = Window::new(file.clone(), SCAN_BYTES);
             let last = last_nonzero(&mut window, offset, segment.bytes).map_err(io)?;

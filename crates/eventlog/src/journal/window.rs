@@ -63,21 +63,26 @@ impl Batch {
     }
 
     /// What stands where the record of `position` belongs, and where that is. Records before it are passed
-    /// over by their lengths as long as the places those lead to fit.
+    /// over by their lengths; if that leads to nothing whole, each is looked at, as recovery does.
     pub(crate) fn find(&self, position: Position) -> (usize, Piece) {
         assert!((self.header.first..=self.header.last()).contains(&position), "the batch holds the position");
         let (mut at, mut next) = (0, self.header.first);
-        while next < position {
-            (at, next) = match self.passed(at, next) {
-                Some(next_at) => (next_at, next.next()),
-                None => match self.piece(at, next) {
-                    Piece::Whole(_, next_at) => (next_at, next.next()),
-                    bad @ Piece::Bad { last, .. } if last >= position => return (at, bad),
-                    Piece::Bad { last, next_at, .. } => (next_at, last.next()),
-                },
-            };
+        while let Some(next_at) = self.passed(at, next).filter(|_| next < position) {
+            (at, next) = (next_at, next.next());
         }
-        (at, self.piece(at, position))
+        if next == position
+            && let whole @ Piece::Whole(..) = self.piece(at, position)
+        {
+            return (at, whole);
+        }
+        let (mut at, mut next) = (0, self.header.first);
+        loop {
+            match self.piece(at, next) {
+                Piece::Whole(_, next_at) if next < position => (at, next) = (next_at, next.next()),
+                Piece::Bad { last, next_at, .. } if last < position => (at, next) = (next_at, last.next()),
+                found => return (at, found),
+            }
+        }
     }
 
     /// Where the record behind the one at `at` starts, if both stand where they belong.

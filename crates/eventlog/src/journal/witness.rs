@@ -11,7 +11,7 @@
 //! * the witness never runs ahead of the journal: it is written after the sync of what it witnesses.
 
 use super::error::StoreId;
-use super::files::{Handle, read_full, write_full};
+use super::files::{Handle, is_no_space, read_full, write_full};
 use super::format::FORMAT;
 use crate::record::Fields;
 use crate::types::Position;
@@ -67,6 +67,24 @@ pub(crate) fn read(file: &dyn Handle) -> io::Result<Option<Testimony>> {
     Ok(slots.max_by_key(|testimony| testimony.sequence))
 }
 
+/// Why nothing was witnessed.
+#[derive(Debug)]
+pub(crate) enum Untold {
+    /// There was no room, not even in the file's own place: the other slot stands, and this one may be tried
+    /// again.
+    NoSpace(io::Error),
+    /// What is on disk is unknown.
+    Failed(io::Error),
+}
+
+impl From<Untold> for io::Error {
+    fn from(untold: Untold) -> Self {
+        match untold {
+            Untold::NoSpace(error) | Untold::Failed(error) => error,
+        }
+    }
+}
+
 /// The witness file, open for writing.
 pub(crate) struct Witness {
     file: Arc<dyn Handle>,
@@ -85,12 +103,15 @@ impl Witness {
     }
 
     /// Witnesses that everything up to `position` is durable. When this returns, the testimony is.
-    pub(crate) fn testify(&mut self, position: Position, chain: u64) -> io::Result<()> {
+    pub(crate) fn testify(&mut self, position: Position, chain: u64) -> Result<(), Untold> {
         let sequence = self.last.sequence + 1;
         let testimony = Testimony { sequence, position, chain, ..self.last };
         let offset = (sequence % 2) * SLOT_BYTES as u64;
-        write_full(&*self.file, &testimony.encode(), offset).map_err(|failure| failure.error)?;
-        self.file.sync()?;
+        write_full(&*self.file, &testimony.encode(), offset).map_err(|failure| {
+            let is_full = is_no_space(&failure.error);
+            if is_full { Untold::NoSpace(failure.error) } else { Untold::Failed(failure.error) }
+        })?;
+        self.file.sync().map_err(Untold::Failed)?;
         self.last = testimony;
         Ok(())
     }

@@ -23,7 +23,7 @@ use super::keeper::{Keeper, Prepared};
 use super::queue::{Request, Taken};
 use super::recovery::{Ready, place_segment};
 use super::view::View;
-use super::witness::Witness;
+use super::witness::{Untold, Witness};
 use crate::gate::{self, Owned};
 use crate::record;
 use crate::types::{AppendOutcome, Claim, Epoch, LIMITS, Position, Record, StreamId, Unavailable, Version};
@@ -389,10 +389,19 @@ impl Writer {
             return Flow::GoOn;
         }
         self.witnessed_at = now();
-        match self.witness.testify(durable, self.chain) {
+        let mut told = self.witness.testify(durable, self.chain);
+        if self.is_closing && matches!(told, Err(Untold::NoSpace(_))) {
+            // Without a ballast it fails again, and says so.
+            drop(ballast::release(&*self.files, &self.dir));
+            told = self.witness.testify(durable, self.chain);
+        }
+        match told {
             Ok(()) => Flow::GoOn,
-            // Space for the witness was taken when it was created: this is an ill disk.
-            Err(error) => self.poison(format!("writing the tail witness failed: {error}")),
+            Err(Untold::NoSpace(error)) => {
+                tracing::warn!(%error, "the tail witness was not renewed; it is tried again");
+                Flow::GoOn
+            }
+            Err(Untold::Failed(error)) => self.poison(format!("writing the tail witness failed: {error}")),
         }
     }
 

@@ -39,3 +39,4 @@ pub use export::{ExportReport, LogSource, Source, export, export_file};
 pub use import::{ImportReport, import, import_file};
 pub use reader::ExportReader;
 pub use restore::{RestoreReport, restore};
+pub use streaming::verify_export;

@@ -5,6 +5,7 @@
 //! * the end is reached only through a trailer that agrees with everything that passed.
 
 use super::error::Error;
+use super::export::ExportReport;
 use super::frame::{
     Announced, ExportHeader, FRAME_HEADER_BYTES, FrameHeader, HEADER_BYTES, TRAILER_BYTES, Trailer,
     announced, chain_origin,
@@ -113,6 +114,16 @@ impl<R: Read> Streaming<R> {
         }
         Ok(())
     }
+}
+
+/// Reads an export to its end and answers what it holds; whatever is not as it was written is an error that
+/// names frame and position.
+pub fn verify_export(input: impl Read) -> Result<ExportReport, Error> {
+    let mut streaming = Streaming::start(input)?;
+    while streaming.next()?.is_some() {}
+    let Trailer { records, raw_bytes, last, .. } = streaming.sums;
+    let bytes = streaming.offset + TRAILER_BYTES as u64;
+    Ok(ExportReport { first: streaming.header.first, last, records, raw_bytes, bytes })
 }
 
 /// Reads until the buffer is full or the input ends; answers how much there was.

@@ -175,7 +175,9 @@ impl Log for SimLog {
     }
 
     fn read_all(&self, from: Position, limit: usize) -> Result<Vec<Record>, ReadError> {
-        Ok(self.state().store.read_all(from, limit))
+        let state = self.state();
+        let limit = state.store.readable(from, limit)?;
+        Ok(state.store.read_all(from, limit))
     }
 
     fn follow(&self, from: Position) -> Follower {
@@ -242,6 +244,32 @@ mod tests {
         assert_eq!(stale.now_or_never(), Some(AppendOutcome::Conflict { actual: Version::new(1) }));
         assert_eq!(claim.now_or_never().unwrap().unwrap().head.version, Version::new(1));
         assert!(follower.next().now_or_never().is_some());
+    }
+
+    #[test]
+    fn a_follower_names_a_damaged_range_and_goes_on_behind_it() {
+        let log = SimLog::new();
+        for number in 1..=3u64 {
+            let epoch = log.claim(stream(number)).now_or_never().unwrap().unwrap().epoch;
+            let events = [event(number), event(number)];
+            drop(log.append(append(stream(number), epoch, 0, events)).now_or_never());
+        }
+        log.with_store(|store| store.damage(Position::new(2), Position::new(3), "a test says so"));
+        let mut follower = log.follow(Position::new(1));
+        let items: Vec<_> = std::iter::from_fn(|| follower.next().now_or_never().flatten()).collect();
+        let told = ReadError::Damaged {
+            position: Position::new(2),
+            last: Some(Position::new(3)),
+            streams: vec![stream(1), stream(2)],
+            detail: "a test says so".into(),
+        };
+        assert_eq!(items[1], Err(told));
+        let read: Vec<u64> = items.iter().flatten().map(|record| record.position.get()).collect();
+        assert_eq!(read, [1, 4, 5, 6]);
+        assert_eq!(log.quarantined().len(), 2);
+        assert_eq!(log.read_all(Position::new(1), 9).unwrap().len(), 1);
+        assert_eq!(log.read_all(Position::new(5), 9).unwrap().len(), 2);
+        assert!(log.read_stream(stream(2), Version::new(1), 9).is_err());
     }
 
     #[test]

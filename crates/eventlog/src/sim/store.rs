@@ -12,7 +12,7 @@ use crate::record;
 use crate::types::{
     Append, AppendOutcome, Claim, Epoch, Head, Position, Record, StreamId, Unavailable, Version,
 };
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What of the unsynced half is still there after a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,8 @@ pub struct SimStore {
     fail_append: Option<Unavailable>,
     fail_sync: Option<String>,
     quarantined: BTreeMap<StreamId, String>,
+    /// Ranges that cannot be read, in order.
+    damaged: Vec<(Position, Position, String)>,
     stats: LogStats,
 }
 
@@ -198,6 +200,39 @@ impl SimStore {
         self.quarantined.insert(stream, detail.to_owned());
     }
 
+    /// Declares a range of durable positions damaged, behind every earlier one: it cannot be read, and the
+    /// streams that have a record in it are quarantined.
+    pub fn damage(&mut self, first: Position, last: Position, detail: &str) {
+        assert!(
+            Position::ZERO < first && first <= last && last <= self.durable(),
+            "what is damaged was there"
+        );
+        assert!(self.damaged.last().is_none_or(|(_, before, _)| *before < first), "ranges are in order");
+        for stream in self.streams_in(first, last) {
+            self.quarantine(stream, detail);
+        }
+        self.damaged.push((first, last, detail.to_owned()));
+    }
+
+    fn streams_in(&self, first: Position, last: Position) -> Vec<StreamId> {
+        let range = gate::skip_to(Position::new(1), first)..=gate::skip_to(Position::new(1), last);
+        let streams: BTreeSet<StreamId> = self.records[range].iter().map(|record| record.stream).collect();
+        streams.into_iter().collect()
+    }
+
+    /// How many records can be read from `from` on, at most `limit`, as a reader of a damaged log finds it.
+    pub(crate) fn readable(&self, from: Position, limit: usize) -> Result<usize, ReadError> {
+        let from = from.max(Position::new(1));
+        let Some((first, last, detail)) = self.damaged.iter().find(|(_, last, _)| from <= *last) else {
+            return Ok(limit);
+        };
+        if from < *first {
+            return Ok(limit.min(gate::skip_to(from, *first)));
+        }
+        let (streams, detail) = (self.streams_in(*first, *last), detail.clone());
+        Err(ReadError::Damaged { position: from, last: Some(*last), streams, detail })
+    }
+
     /// Last durable position.
     pub fn durable(&self) -> Position {
         Position::new(self.synced as u64)
@@ -233,7 +268,7 @@ impl SimStore {
         self.heads.iter().map(|(&stream, &head)| (stream, head))
     }
 
-    /// Reads the synced half from position `from`, at most `limit` records.
+    /// Reads the synced half from position `from`, at most `limit` records, damaged or not.
     pub fn read_all(&self, from: Position, limit: usize) -> Vec<Record> {
         let start = gate::skip_to(Position::new(1), from).min(self.synced);
         self.records[start..self.synced].iter().take(limit).cloned().collect()

@@ -35,6 +35,12 @@ struct State {
     ill_suffix: Option<&'static str>,
     /// Fail every read of a file whose name ends so.
     unreadable_suffix: Option<&'static str>,
+    /// There is no room for writes to a file whose name ends so, as long as there is a ballast.
+    full_suffix: Option<&'static str>,
+    /// Each directory is a device of its own.
+    is_divided: bool,
+    /// Refuse everything that writes.
+    is_read_only: bool,
     /// Syncs wait until this is taken back.
     is_holding_syncs: bool,
     /// Syncs that wait.
@@ -97,7 +103,7 @@ impl Disk {
 
     fn heal_state(state: &mut State) {
         (state.capacity, state.syncs_left, state.write_bytes_max) = (None, None, None);
-        (state.ill_suffix, state.unreadable_suffix) = (None, None);
+        (state.ill_suffix, state.unreadable_suffix, state.full_suffix) = (None, None, None);
     }
 
     pub(super) fn heal(&self) {
@@ -122,6 +128,24 @@ impl Disk {
 
     pub(super) fn fail_writes_to(&self, suffix: &'static str) {
         self.state().ill_suffix = Some(suffix);
+    }
+
+    /// As on a file system that copies what it overwrites: no room for that until the ballast is gone.
+    pub(super) fn fill_up_for(&self, suffix: &'static str) {
+        self.state().full_suffix = Some(suffix);
+    }
+
+    /// Makes each directory a device of its own: nothing is renamed from one to another.
+    pub(super) fn divide(&self) {
+        self.state().is_divided = true;
+    }
+
+    pub(super) fn make_read_only(&self) {
+        self.state().is_read_only = true;
+    }
+
+    fn check_writable(&self) -> io::Result<()> {
+        if self.state().is_read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
     }
 
     pub(super) fn fail_reads_of(&self, suffix: &'static str) {
@@ -211,6 +235,12 @@ impl Handle for Open {
         if state.ill_suffix.is_some_and(|suffix| self.path.to_string_lossy().ends_with(suffix)) {
             return Err(ill());
         }
+        let is_in_the_way = state.names.keys().any(|path| path.ends_with("ballast"));
+        if is_in_the_way
+            && state.full_suffix.is_some_and(|suffix| self.path.to_string_lossy().ends_with(suffix))
+        {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let named: BTreeSet<u64> = state.names.values().copied().collect();
         let used: usize = named.iter().map(|inode| state.contents[inode].live.len()).sum();
         let room = state.capacity.map_or(usize::MAX, |capacity| capacity.saturating_sub(used));
@@ -272,6 +302,7 @@ impl Files for Disk {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn Handle>> {
+        self.check_writable()?;
         let mut state = self.state();
         let inode = state.next;
         state.next += 1;
@@ -286,17 +317,23 @@ impl Files for Disk {
     }
 
     fn open_write(&self, path: &Path) -> io::Result<Arc<dyn Handle>> {
+        self.check_writable()?;
         self.open(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.check_writable()?;
         let mut state = self.state();
+        if state.is_divided && from.parent() != to.parent() {
+            return Err(io::ErrorKind::CrossesDevices.into());
+        }
         let inode = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.names.insert(to.into(), inode);
         Ok(())
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
+        self.check_writable()?;
         self.state().names.remove(path).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 

@@ -3,6 +3,7 @@
 use super::disk::Disk;
 use super::{large, open, open_with, put, small};
 use crate::conformance::shape::{append, assert_sound, claim, event, everything, sized_event, stream};
+use crate::journal::files::Files;
 use crate::journal::{JournalConfig, OpenError};
 use crate::types::{AppendOutcome, Epoch, Position, Unavailable, Version};
 use crate::{Log, ReadError};
@@ -149,6 +150,23 @@ async fn closing_on_a_full_disk_writes_its_checkpoint_into_the_ballast() {
     assert_eq!(recovery.notes, Vec::<String>::new());
     assert_eq!(disk.snapshot()[ballast].len() as u64, large().ballast_bytes, "it is made again");
     put(&journal, stream(1), [event(1)]).await;
+}
+
+#[tokio::test]
+async fn a_witness_without_room_waits_and_gets_the_ballast_when_closing() {
+    let disk = Disk::default();
+    let (journal, _) = open_with(&disk, JournalConfig { witness_every_ms: 0, ..large() }).unwrap();
+    disk.fill_up_for("witness");
+    for number in 0..5 {
+        put(&journal, stream(number), [event(number)]).await;
+    }
+    assert_eq!(journal.refusal(), None, "appends do not depend on it");
+    journal.close().await;
+    assert!(!disk.snapshot().contains_key(Path::new("/journal/ballast")));
+    disk.heal();
+    disk.remove(&super::heads(5)).unwrap();
+    disk.change(&super::segment(1), |bytes| bytes[128..].fill(0));
+    assert!(matches!(open_with(&disk, large()), Err(OpenError::TailLost { .. })), "it was witnessed");
 }
 
 #[tokio::test]

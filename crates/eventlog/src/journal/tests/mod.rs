@@ -1,9 +1,11 @@
 //! The journal under test: on real files, and on a disk that misbehaves.
 
+mod bad_input;
 mod conform;
 mod damage;
 mod disk;
 mod faults;
+mod mutation;
 mod offline;
 mod power;
 mod proof;

@@ -257,3 +257,71 @@ async fn the_offline_reader_and_verification_see_the_same_damage() {
     drop(open_lenient(&disk).unwrap());
     assert!(open(Policy::STRICT).is_ok(), "a journal that was served with its damage can be replayed");
 }
+
+/// Draws that are the same for the same seed.
+fn draw(seed: u64, below: usize) -> usize {
+    let mut word = seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    word ^= word >> 29;
+    word = word.wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    ((word ^ (word >> 32)) % below as u64) as usize
+}
+
+#[tokio::test]
+async fn many_damages_at_once_are_each_named_and_no_stream_is_served_with_a_hole() {
+    let whole = Disk::default();
+    let config = || JournalConfig { critical: |_| false, ..lenient(small()) };
+    let (journal, _) = open_with(&whole, config()).unwrap();
+    for number in 0..60u64 {
+        let events = (0..=number % 3).map(|it| sized_event(number + it, 60 + (number as usize * 53) % 300));
+        put(&journal, stream(number % 7), events).await;
+    }
+    let all = everything(&journal);
+    journal.close().await;
+    let paths: Vec<_> =
+        whole.snapshot().into_keys().filter(|path| path.to_string_lossy().ends_with(".seg")).collect();
+    assert!(paths.len() > 4);
+    let (mut served, mut refused) = (0, 0);
+    for seed in 0..120u64 {
+        let disk = whole.copy();
+        // An earlier reading has met damage: everything is looked at.
+        disk.create(Path::new("/journal/damaged")).unwrap();
+        if seed % 3 == 0 {
+            disk.change(&heads(all.len() as u64), Vec::clear);
+        }
+        for damage in 0..=seed % 4 {
+            let path = &paths[draw(seed * 31 + damage, paths.len())];
+            let end = whole.snapshot()[path].iter().rposition(|byte| *byte != 0).unwrap();
+            let at = 128 + draw(seed * 77 + damage, end - 128);
+            let length = [1, 40, 600][draw(seed * 13 + damage, 3)];
+            disk.change(path, |bytes| {
+                let to = (at + length).min(end);
+                bytes[at..to].iter_mut().for_each(|byte| *byte ^= 0x5a);
+            });
+        }
+        match open_with(&disk, config()) {
+            Ok((journal, recovery)) => {
+                assert_honest(&journal, &recovery, &all).await;
+                assert_eq!(recovery.nameless, 0, "seed {seed}");
+                served += 1;
+            }
+            Err(OpenError::Damaged(_) | OpenError::MissingSegment { .. }) => refused += 1,
+            Err(other) => panic!("seed {seed}: {other}"),
+        }
+        let accepting = JournalConfig { accept_loss: true, ..config() };
+        let Ok((journal, recovery)) = open_with(&disk, accepting) else { continue };
+        let is_gone = |it: &&Record| {
+            recovery.damaged.iter().any(|gap| (gap.first..=gap.last.unwrap()).contains(&it.position))
+        };
+        let tail = recovery.durable.get() as usize;
+        let hit: BTreeSet<StreamId> = all.iter().filter(is_gone).map(|record| record.stream).collect();
+        let named: BTreeSet<StreamId> = recovery.quarantined.iter().copied().collect();
+        assert!(named.is_subset(&hit), "seed {seed}: nobody is quarantined for nothing");
+        assert!(named == hit || recovery.nameless > 0, "seed {seed}: whoever is not named is counted");
+        for item in followed(&journal).await.into_iter().flatten() {
+            assert_eq!(item, all[item.position.get() as usize - 1], "seed {seed}");
+        }
+        assert!(tail <= all.len());
+    }
+    eprintln!("{served} served, {refused} refused");
+    assert!(served > 30 && refused > 10, "{served} served, {refused} refused");
+}

@@ -241,3 +241,28 @@ async fn a_power_cut_while_compressing_or_archiving_loses_nothing() {
     }
     assert!((8..40).contains(&finished), "some were cut and some were not: {finished}");
 }
+
+#[tokio::test]
+async fn an_archive_on_another_device_gets_copies_and_keeps_what_it_has() {
+    let (disk, _) = filled().await;
+    let numbers = firsts(&disk);
+    let (second, oldest) = (numbers[1], numbers[2]);
+    let original = disk.snapshot()[&segment(1)].clone();
+    disk.divide();
+    let held = |first: u64| archive_dir().join(segment(first).file_name().unwrap());
+    // The first was copied by a call that was cut off; under the name of the second lies something else.
+    disk.create(&held(1)).unwrap().write_at(&original, 0).unwrap();
+    disk.create(&held(second)).unwrap().write_at(b"not ours", 0).unwrap();
+    let journal = open(&disk);
+    let refused = journal.archive(Position::new(oldest), archive_dir());
+    assert!(matches!(refused, Err(UpkeepError::Exists { .. })), "{refused:?}");
+    assert!(!disk.snapshot().contains_key(&segment(1)), "the copy was compared, and the original removed");
+    assert!(disk.snapshot().contains_key(&segment(second)));
+    disk.remove(&held(second)).unwrap();
+    assert_eq!(journal.archive(Position::new(oldest), archive_dir()).unwrap().segments, 1);
+    assert_eq!(disk.snapshot()[&held(1)], original);
+    assert_eq!(disk.list(archive_dir()).unwrap().len(), 2, "no half of a copy is left");
+    journal.close().await;
+    let (journal, recovery) = open_with(&disk, config()).unwrap();
+    assert_eq!((recovery.oldest, journal.durable()), (Position::new(oldest), Position::new(20)));
+}

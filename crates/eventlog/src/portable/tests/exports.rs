@@ -1,7 +1,7 @@
 //! Exports: what comes back, and what is refused.
 
 use super::*;
-use crate::portable::{LogSource, export_file, import, import_file};
+use crate::portable::{LogSource, export_file, import, import_file, verify_export};
 use crate::types::Version;
 use crate::{ReadError, SimLog};
 
@@ -13,6 +13,7 @@ async fn an_export_reads_back_the_log_it_was_made_of() {
     let path = dir.path().with_extension("export");
     let report = export_file(&journal, Position::new(1), &path).unwrap();
     let reader = ExportReader::open(&path).unwrap();
+    assert_eq!(verify_export(std::fs::File::open(&path).unwrap()).unwrap(), report);
     std::fs::remove_file(&path).unwrap();
     assert_eq!((report.first, report.last), (reader.first(), journal.durable()));
     assert_eq!(reader.store_id(), STORE);

@@ -1,0 +1,114 @@
+//! The decoders by themselves, for fuzzing: each takes any bytes, asserts what holds for them, and answers
+//! whether they were accepted.
+//!
+//! Invariants:
+//! * nothing here panics on any input; an assertion that fails is a defect of the decoder.
+
+use super::error::StoreId;
+use super::files::Handle;
+use super::format::{BATCH_HEADER_BYTES, BatchHeader, HeaderRead};
+use super::heads::HeadsCheckpoint;
+use super::packed;
+use super::window::{Batch, Piece};
+use crate::record;
+use crate::types::Position;
+use bytes::Bytes;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Decodes records one after the other to the end. What is accepted encodes to the same bytes.
+pub fn records(bytes: &[u8]) -> bool {
+    let buffer = Bytes::copy_from_slice(bytes);
+    let mut at = 0;
+    while let Ok((record, length)) = record::decode(&buffer, at) {
+        let mut again = Vec::new();
+        record::encode(&mut again, &record);
+        assert_eq!(again, buffer[at..at + length], "one record has one encoding");
+        at += length;
+    }
+    at > 0 && at == buffer.len()
+}
+
+/// Decodes a batch and takes from it what is whole, as recovery does.
+pub fn batch(bytes: &[u8]) -> bool {
+    let HeaderRead::Batch(header) = BatchHeader::decode(bytes.get(..BATCH_HEADER_BYTES).unwrap_or(bytes))
+    else {
+        return false;
+    };
+    let body = &bytes[BATCH_HEADER_BYTES..];
+    let body = &body[..body.len().min(header.body_bytes as usize)];
+    let batch = Batch { offset: 0, header, body: Bytes::copy_from_slice(body) };
+    // A count that a forged checksum vouches for is bounded by what the body can hold.
+    let (mut at, mut next) = (0, header.first);
+    while next <= header.last() {
+        match batch.piece(at, next) {
+            Piece::Whole(record, next_at) => {
+                assert_eq!(record.position, next);
+                assert_eq!(batch.find(next), (at, Piece::Whole(record, next_at)), "both ways lead there");
+                (at, next) = (next_at, next.next());
+            }
+            Piece::Bad { last, next_at, .. } => {
+                assert!(last >= next && last <= header.last());
+                assert!(next_at > at || last == header.last(), "it gets on");
+                (at, next) = (next_at, last.next());
+            }
+        }
+    }
+    batch.is_intact()
+}
+
+/// Decodes a heads checkpoint. What is accepted encodes to the same bytes.
+pub fn heads(bytes: &[u8]) -> bool {
+    match HeadsCheckpoint::decode(bytes) {
+        Ok(checkpoint) => {
+            let again = HeadsCheckpoint::decode(&checkpoint.encode());
+            assert_eq!(again.as_ref(), Ok(&checkpoint), "a checkpoint reads back as it was");
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// Opens a compressed segment and reads all of it. What it says it holds is what it gives.
+pub fn packed(bytes: &[u8]) -> bool {
+    /// Segments larger than this are not read to their end.
+    const READ_BYTES_MAX: u64 = 16 << 20;
+    let Ok(segment) = packed::unpack(Arc::new(InMemory(Mutex::new(bytes.to_vec())))) else { return false };
+    let Ok(size) = segment.size() else { return false };
+    let wanted = size.min(READ_BYTES_MAX) as usize;
+    let mut buffer = vec![0u8; wanted];
+    let read = super::files::read_full(&*segment, &mut buffer, 0);
+    assert_eq!(read.ok(), Some(wanted), "a segment is as long as it says");
+    true
+}
+
+/// A small compressed segment to start from.
+pub fn packed_example() -> Vec<u8> {
+    let raw = InMemory(Mutex::new((0..300_000u32).map(|at| (at / 100) as u8).collect()));
+    packed::pack(&raw, 300_000, StoreId([3; 16]), Position::new(9)).unwrap_or_default()
+}
+
+/// A file in memory that is only read.
+struct InMemory(Mutex<Vec<u8>>);
+
+impl Handle for InMemory {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).unwrap_or_default();
+        let read = rest.len().min(buffer.len());
+        buffer[..read].copy_from_slice(&rest[..read]);
+        Ok(read)
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<usize> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn size(&self) -> io::Result<u64> {
+        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).len() as u64)
+    }
+}

@@ -1,0 +1,6 @@
+//! `cargo +nightly fuzz run record`, from the directory above.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let _ = eventlog::journal::fuzz::records(bytes);
+});
