@@ -345,17 +345,11 @@ pub enum LogVerb {
         #[arg(long, value_name = "DIR")]
         data: PathBuf,
     },
-    /// Compress sealed segments; of a stopped directory, also move old ones to an archive.
+    /// Compress sealed segments.
     Compact {
         /// Stopped data directory; without it the daemon does it.
         #[arg(long, value_name = "DIR")]
         data: Option<PathBuf>,
-        /// Where segments that hold only positions before --before are moved.
-        #[arg(long, value_name = "DIR", requires_all = ["before", "data"])]
-        archive: Option<PathBuf>,
-        /// Position from which on everything stays.
-        #[arg(long, value_name = "POSITION", requires = "archive")]
-        before: Option<u64>,
         #[command(flatten)]
         client: ClientArgs,
     },

@@ -96,6 +96,11 @@ impl Client {
         self.send(Method::POST, path, query, body).await
     }
 
+    /// POST whose work follows the size of the log.
+    pub async fn post_long(&self, path: &str, body: Option<Value>) -> Result<Value, ClientError> {
+        self.send_within(DOWNLOAD_MAX, Method::POST, path, &[], body).await
+    }
+
     /// DELETE.
     pub async fn delete(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, ClientError> {
         self.send(Method::DELETE, path, query, None).await
@@ -122,12 +127,28 @@ impl Client {
             |error: std::io::Error| Failure::new(Exit::Refused, format!("{}: {error}", to.display()));
         let mut file = std::fs::File::create_new(to).map_err(written)?;
         let mut bytes = 0;
-        while let Some(piece) = answer.chunk().await.map_err(unreachable)? {
-            file.write_all(&piece).map_err(written)?;
-            bytes += piece.len() as u64;
+        let taken = loop {
+            match answer.chunk().await {
+                Ok(None) => break file.sync_all().map_err(written),
+                Ok(Some(piece)) => match file.write_all(&piece) {
+                    Ok(()) => bytes += piece.len() as u64,
+                    Err(error) => break Err(written(error)),
+                },
+                Err(error) => {
+                    let why = innermost(&error);
+                    break Err(Failure::new(
+                        Exit::Refused,
+                        format!("the daemon broke off the answer: {why}"),
+                    )
+                    .hint("its log says why; `musher log verify` on the stopped directory names damage"));
+                }
+            }
+        };
+        if taken.is_err() {
+            // Half an export is none.
+            let _ = std::fs::remove_file(to);
         }
-        file.sync_all().map_err(written)?;
-        Ok(bytes)
+        taken.map(|()| bytes)
     }
 
     async fn send(
@@ -137,7 +158,19 @@ impl Client {
         query: &[(&str, &str)],
         body: Option<Value>,
     ) -> Result<Value, ClientError> {
-        let mut request = self.http.request(method, format!("{}{path}", self.server)).query(query);
+        self.send_within(ANSWER_MAX, method, path, query, body).await
+    }
+
+    async fn send_within(
+        &self,
+        patience: Duration,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> Result<Value, ClientError> {
+        let mut request =
+            self.http.request(method, format!("{}{path}", self.server)).query(query).timeout(patience);
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }

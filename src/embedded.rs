@@ -60,14 +60,17 @@ pub fn embedded_sleds(
             control_plane: control.intake(),
             fabric: fabric.clone(),
         });
-        let embedded = opened.map_err(|error| {
-            let exit = match &error {
-                StateFileError::Damaged { .. } | StateFileError::TooLarge { .. } => Exit::Damaged,
-                StateFileError::Read { .. } | StateFileError::Write(_) => Exit::Refused,
-            };
-            Failure::new(exit, format!("simulated sled {name}: {error}"))
-                .hint("its state is in the data directory; without the file it starts empty")
-        })?;
+        let embedded = match opened {
+            Ok(embedded) => embedded,
+            Err(error @ (StateFileError::Write(_) | StateFileError::Read { .. })) => {
+                // Like a host that does not come up: its guests are where they were, and reads go on.
+                tracing::error!(sled = name, %error, "simulated sled stays away until the next start");
+                continue;
+            }
+            Err(error @ (StateFileError::Damaged { .. } | StateFileError::TooLarge { .. })) => {
+                return Err(Failure::new(Exit::Damaged, format!("simulated sled {name}: {error}")));
+            }
+        };
         let client: Arc<dyn SledClient> = Arc::new(embedded.clone());
         switchboard.clients.lock().unwrap_or_else(PoisonError::into_inner).insert(SledId::new(id), client);
         sleds.push(embedded);

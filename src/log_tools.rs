@@ -8,7 +8,7 @@ use crate::client::Client;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::offline::Stopped;
 use crate::output::{self, Format};
-use crate::store::{open_failure, stopped_journal};
+use crate::store::{is_inside, open_failure, stopped_journal};
 use eventlog::portable::{self, ExportReader, export_file, import_file};
 use eventlog::{Log as _, Position, StoreLock};
 use journal::event_name;
@@ -42,6 +42,13 @@ pub async fn run(verb: LogVerb) -> Outcome {
         LogVerb::Import { file, data } => import(&file, &data),
         LogVerb::Backup { to, data: Some(data), client } => {
             let stopped = Stopped::open(&data)?;
+            if is_inside(&data, &to) {
+                return Err(Failure::new(
+                    Exit::Refused,
+                    format!("{} lies inside the data directory", to.display()),
+                )
+                .hint("name a directory elsewhere"));
+            }
             let durable = stopped.reader.durable();
             let report = portable::backup(&data.join("journal"), durable, &to).map_err(portable_failure)?;
             show(
@@ -57,21 +64,20 @@ pub async fn run(verb: LogVerb) -> Outcome {
             let to = std::path::absolute(&to)
                 .map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", to.display())))?;
             let body = json!({ "to": to });
-            let report = Client::new(&client.server)?.post("/ops/v1/log/snapshot", &[], Some(body)).await?;
+            let report = Client::new(&client.server)?.post_long("/ops/v1/log/snapshot", Some(body)).await?;
             show(&client, &report);
             Ok(())
         }
         LogVerb::Restore { from, data } => {
             empty_data(&data)?;
+            let _lock = StoreLock::acquire(&data).map_err(open_failure)?;
             let report = portable::restore(&from, &data.join("journal")).map_err(portable_failure)?;
             output::line(format!("restored up to position {} into {}", report.position, data.display()));
             Ok(())
         }
-        LogVerb::Compact { data: Some(data), archive, before, client } => {
-            compact_stopped(&data, archive.as_deref(), before, &client)
-        }
-        LogVerb::Compact { data: None, client, .. } => {
-            let report = Client::new(&client.server)?.post("/ops/v1/log/compact", &[], None).await?;
+        LogVerb::Compact { data: Some(data), client } => compact_stopped(&data, &client),
+        LogVerb::Compact { data: None, client } => {
+            let report = Client::new(&client.server)?.post_long("/ops/v1/log/compact", None).await?;
             show(&client, &report);
             Ok(())
         }
@@ -94,6 +100,7 @@ pub fn portable_failure(error: portable::Error) -> Failure {
         | Error::Exists { .. }
         | Error::Leftover { .. }
         | Error::BeyondEnd { .. }
+        | Error::NotFromStart { .. }
         | Error::NoBackup { .. } => Failure::new(Exit::Refused, error.to_string()),
         damaged => Failure::new(Exit::Damaged, damaged.to_string()),
     }
@@ -139,25 +146,16 @@ fn import(file: &Path, data: &Path) -> Outcome {
 /// Bytes of the segments that an import writes: the daemon's default.
 const SEGMENT_BYTES: u64 = 64 << 20;
 
-fn compact_stopped(data: &Path, archive: Option<&Path>, before: Option<u64>, client: &ClientArgs) -> Outcome {
+fn compact_stopped(data: &Path, client: &ClientArgs) -> Outcome {
     let (_lock, journal) = stopped_journal(data)?;
-    let upkeep = |error: eventlog::journal::UpkeepError| Failure::new(Exit::Refused, error.to_string());
-    let compacted = journal.compact(usize::MAX).map_err(upkeep)?;
-    let archived = match (archive, before) {
-        (Some(to), Some(before)) => {
-            std::fs::create_dir_all(to).map_err(|error| {
-                Failure::new(Exit::Refused, format!("{} cannot be made: {error}", to.display()))
-            })?;
-            journal.archive(Position::new(before), to).map_err(upkeep)?
-        }
-        _ => eventlog::journal::Archived::default(),
-    };
+    let compacted =
+        journal.compact(usize::MAX).map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
     close(&journal);
     show(
         client,
         &json!({
             "segments": compacted.segments, "bytes_before": compacted.bytes_before,
-            "bytes_after": compacted.bytes_after, "damaged": compacted.damaged, "archived": archived.segments,
+            "bytes_after": compacted.bytes_after, "damaged": compacted.damaged,
         }),
     );
     Ok(())

@@ -18,13 +18,13 @@ use actors::{ControlPlane, Env, Fatal, Limits, RequestContext, SledConnector};
 use api::{ApiConfig, ApiState, LogKeeper, Phase, Readiness};
 use eventlog::cache::Cache;
 use eventlog::journal::{Recovery, StoreId, StoreLock};
-use eventlog::{Log, Position, Version};
+use eventlog::{Log, Position, ReadError, Version};
 use journal::StreamName;
 use lifecycle::{InstanceId, Policy, ProjectId, Span};
 use projections::Projections;
 use sim_sled::embedded::EmbeddedSled;
 use std::io::IsTerminal as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -53,8 +53,14 @@ pub async fn run(args: &ServeArgs) -> Outcome {
     // An address that is taken is found out before anything is opened; who connects meanwhile waits.
     let listeners = (listen(config.server.listen).await?, listen(config.server.sled_listen).await?);
     // Before anything runs: a signal that comes early must still end it cleanly.
-    let signals = Signals::listen()?;
-    let (daemon, report) = Daemon::start(&config, args.accept_loss).await?;
+    let mut signals = Signals::listen()?;
+    let started = tokio::select! {
+        biased;
+        // Nothing has been acknowledged: ending here is what kill -9 is.
+        () = signals.any() => return Ok(()),
+        started = Daemon::start(&config, args.accept_loss) => started,
+    };
+    let (daemon, report) = started?;
     let ended = daemon.serve(&config, listeners, signals, &report).await;
     daemon.stop().await;
     ended
@@ -84,6 +90,15 @@ impl Signals {
         let on =
             |kind| signal(kind).map_err(|error| Failure::new(Exit::Refused, format!("no signals: {error}")));
         Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? })
+    }
+
+    /// Waits for either.
+    async fn any(&mut self) {
+        tokio::select! {
+            biased;
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 
@@ -149,7 +164,8 @@ impl Daemon {
         control.resume(unfinished.iter().copied()).await;
         let report = Report { recovery, predecessor, unfinished: unfinished.len() };
         let ready = Arc::new(Readiness::default());
-        let keeper: Arc<dyn LogKeeper> = Arc::new(Keeper { journal, dir: data.join("journal") });
+        let keeper: Arc<dyn LogKeeper> =
+            Arc::new(Keeper { journal, data: data.clone(), backing_up: Mutex::new(()) });
         let every = Duration::from_secs(config.log.compact_every_s);
         let upkeep = tokio::spawn(keep_small(Arc::clone(&keeper), every));
         let daemon = Self {
@@ -218,8 +234,7 @@ impl Daemon {
                 Err(Failure::new(Exit::Refused, format!("the daemon ended: {why}"))
                     .hint("nothing acknowledged is lost; start it again once the cause is mended"))
             }
-            _ = signals.interrupt.recv() => Ok(()),
-            _ = signals.terminate.recv() => Ok(()),
+            () = signals.any() => Ok(()),
         }
     }
 
@@ -243,7 +258,13 @@ fn start_failure(error: actors::StartError) -> Failure {
         actors::StartError::Read(_) | actors::StartError::Decode(_) => Exit::Damaged,
         actors::StartError::Append(_) | actors::StartError::Actor(_) => Exit::Refused,
     };
-    Failure::new(exit, format!("the daemon cannot start: {error}"))
+    let failure = Failure::new(exit, format!("the daemon cannot start: {error}"));
+    match error {
+        actors::StartError::Read(ReadError::Damaged { last: None, .. }) => {
+            failure.hint("start it again: the damage is looked for at the next opening, and only its streams are quarantined")
+        }
+        _ => failure,
+    }
 }
 
 fn environment(

@@ -4,7 +4,7 @@ use crate::config::Config;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::real::SystemIds;
 use actors::IdSource as _;
-use api::LogKeeper;
+use api::{KeepError, LogKeeper};
 use eventlog::cache::{Cache, SledCache, catch_up};
 use eventlog::journal::{
     Compacted, Journal, JournalConfig, OpenError, Recovery, StoreId, StoreLock, UpkeepError,
@@ -13,7 +13,7 @@ use eventlog::portable::{self, BackupReport};
 use eventlog::{Log, Position, StreamId};
 use journal::StreamName;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// Segments compressed in one go.
@@ -24,7 +24,8 @@ const INDEX_STEPS: usize = 16;
 /// The journal comes first: what is built from it without it means that it is gone.
 pub fn must_be_whole(data: &Path) -> Outcome {
     let has = |name: &str| data.join(name).exists();
-    if has("journal") || !(has("cache") || has("sleds")) {
+    let is_begun = std::fs::read_dir(data.join("journal")).is_ok_and(|mut entries| entries.next().is_some());
+    if is_begun || !(has("cache") || has("sleds")) {
         return Ok(());
     }
     Err(Failure::new(Exit::Damaged, format!("{} has lost its journal", data.display()))
@@ -36,11 +37,18 @@ pub fn open_journal(config: &Config, accept_loss: bool) -> Result<(Journal, Reco
     let dir = config.server.data.join("journal");
     match Journal::open(&dir, journal_config(config, false)) {
         Ok((journal, recovery)) => Ok((journal, recovery, false)),
-        Err(OpenError::TailLost { .. } | OpenError::WitnessLost { .. } | OpenError::Damaged(_))
-            if accept_loss =>
-        {
-            let opened = Journal::open(&dir, journal_config(config, true));
-            opened.map(|(journal, recovery)| (journal, recovery, true)).map_err(open_failure)
+        Err(OpenError::TailLost { .. } | OpenError::WitnessLost { .. }) if accept_loss => {
+            let (journal, recovery) =
+                Journal::open(&dir, journal_config(config, true)).map_err(open_failure)?;
+            let is_shared_lost = recovery.quarantined.iter().any(|stream| is_critical(*stream));
+            if is_shared_lost || recovery.nameless > 0 {
+                return Err(Failure::new(
+                    Exit::Damaged,
+                    "besides its end the log has lost records that all instances share; that cannot be accepted",
+                )
+                .hint("restore a backup with `musher log restore`"));
+            }
+            Ok((journal, recovery, true))
         }
         Err(error) => Err(open_failure(error)),
     }
@@ -84,8 +92,19 @@ pub fn is_critical(stream: StreamId) -> bool {
 pub struct Keeper {
     /// The journal.
     pub journal: Arc<Journal>,
-    /// Its directory.
-    pub dir: PathBuf,
+    /// The data directory.
+    pub data: PathBuf,
+    /// Held by the one backup under way: two into one directory would write over each other.
+    pub backing_up: Mutex<()>,
+}
+
+/// Whether a path, as far as it exists, leads into the data directory.
+pub fn is_inside(data: &Path, path: &Path) -> bool {
+    let existing = path.ancestors().find_map(|ancestor| ancestor.canonicalize().ok());
+    match (data.canonicalize(), existing) {
+        (Ok(data), Some(existing)) => existing.starts_with(data),
+        _ => false,
+    }
 }
 
 impl LogKeeper for Keeper {
@@ -93,8 +112,20 @@ impl LogKeeper for Keeper {
         self.journal.store_id()
     }
 
-    fn backup(&self, position: Position, to: &Path) -> Result<BackupReport, portable::Error> {
-        portable::backup(&self.dir, position, to)
+    fn backup(&self, position: Position, to: &Path) -> Result<BackupReport, KeepError> {
+        if is_inside(&self.data, to) {
+            return Err(KeepError::Refused(format!(
+                "{} lies inside the data directory; name one elsewhere",
+                to.display()
+            )));
+        }
+        let _alone = self.backing_up.lock().unwrap_or_else(PoisonError::into_inner);
+        portable::backup(&self.data.join("journal"), position, to).map_err(|error| match error {
+            portable::Error::NotEmpty { .. }
+            | portable::Error::OtherStore { .. }
+            | portable::Error::OtherHistory { .. } => KeepError::Refused(error.to_string()),
+            error => KeepError::Failed(error.to_string()),
+        })
     }
 
     fn compact(&self, segments_max: usize) -> Result<Compacted, UpkeepError> {

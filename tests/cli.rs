@@ -185,14 +185,29 @@ fn a_cache_that_is_gone_costs_time_and_nothing_else() {
     assert_eq!(stdout(&daemon.cli(&["instance", "list", "-o", "json"])), before);
 }
 
-/// Flips a bit of the place in the first segment where `needle` stands first.
-fn damage(data: &std::path::Path, needle: &[u8]) {
-    let segment = std::fs::read_dir(data.join("journal"))
+fn first_segment(data: &std::path::Path) -> std::path::PathBuf {
+    std::fs::read_dir(data.join("journal"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "seg"))
         .min()
-        .unwrap();
+        .unwrap()
+}
+
+/// Flips a bit in the first batch behind the one in which `needle` stands first.
+fn damage_after(data: &std::path::Path, needle: &[u8]) {
+    let segment = first_segment(data);
+    let mut bytes = std::fs::read(&segment).unwrap();
+    let at = bytes.windows(needle.len()).position(|window| window == needle).unwrap();
+    let next = at + bytes[at..].windows(4).position(|window| window == b"BTCH").unwrap();
+    // Behind the batch's header, in its record.
+    bytes[next + 60] ^= 1;
+    std::fs::write(&segment, bytes).unwrap();
+}
+
+/// Flips a bit of the place in the first segment where `needle` stands first.
+fn damage(data: &std::path::Path, needle: &[u8]) {
+    let segment = first_segment(data);
     let mut bytes = std::fs::read(&segment).unwrap();
     let at = bytes.windows(needle.len()).position(|window| window == needle).unwrap();
     bytes[at] ^= 1;
@@ -245,6 +260,30 @@ fn damage_to_one_instance_quarantines_it_and_the_others_serve() {
 }
 
 #[test]
+fn a_quarantined_instance_that_was_deleted_stands_in_nobodys_way() {
+    let (_dir, data) = scratch();
+    let daemon = Daemon::start(&data);
+    let ok = |args: &[&str]| {
+        let output = daemon.cli(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+    };
+    ok(&["instance", "create", "web", "--no-start", "--description", "hit-by-a-cosmic-ray"]);
+    ok(&["instance", "delete", "web", "--yes"]);
+    ok(&["instance", "create", "web", "--wait"]);
+    ok(&["project", "create", "passing"]);
+    ok(&["instance", "create", "lost", "-p", "passing", "--no-start", "--description", "hit-by-another"]);
+    ok(&["instance", "delete", "lost", "-p", "passing", "--yes"]);
+    ok(&["project", "delete", "passing", "--yes"]);
+    assert_eq!(daemon.signal("-TERM"), 0);
+    // Both creations can be read; what followed them cannot.
+    damage_after(&data, b"hit-by-a-cosmic-ray");
+    damage_after(&data, b"hit-by-another");
+    let daemon = Daemon::start(&data);
+    assert_eq!(daemon.cli(&["instance", "stop", "web", "--wait"]).status.code(), Some(0));
+    assert_eq!(daemon.cli(&["project", "create", "passing"]).status.code(), Some(0));
+}
+
+#[test]
 fn what_is_not_a_data_directory_is_refused() {
     let (_dir, data) = scratch();
     for args in [vec!["replay", "x"], vec!["log", "verify"], vec!["log", "stats"]] {
@@ -274,6 +313,9 @@ fn the_log_is_carried_away_from_a_running_daemon_and_comes_back() {
     assert!(grown.contains("position"), "{grown}");
     assert!(ok(&["log", "tail", "-n", "3"]).lines().count() == 3);
     ok(&["log", "compact"]);
+    let inside = daemon.cli(&["log", "backup", "--to", &data.join("journal/bk").display().to_string()]);
+    assert_eq!(inside.status.code(), Some(1));
+    assert!(stderr(&inside).contains("inside the data directory"), "{}", stderr(&inside));
     assert_ne!(daemon.cli(&["log", "export", "--to", &export]).status.code(), Some(0), "never over a file");
     let live = ok(&["instance", "list", "-o", "json"]);
     assert_eq!(daemon.signal("-TERM"), 0);
@@ -342,6 +384,8 @@ fn a_data_directory_that_has_lost_its_journal_does_not_start_as_new() {
     let (_dir, data) = scratch();
     assert_eq!(Daemon::start(&data).signal("-TERM"), 0);
     std::fs::remove_dir_all(data.join("journal")).unwrap();
+    // Like a volume that is not mounted.
+    std::fs::create_dir(data.join("journal")).unwrap();
     let refused = musher()
         .args(["serve", "--listen", "127.0.0.1:0", "--sled-listen", "127.0.0.1:0", "--data"])
         .arg(&data)

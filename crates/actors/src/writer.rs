@@ -4,13 +4,18 @@
 //! strictly" are said once.
 
 use crate::env::Env;
-use eventlog::{AppendOutcome, Epoch, Position, ReadError, Unavailable, Version};
+use eventlog::{AppendOutcome, Claim, Epoch, Position, ReadError, Unavailable, Version};
 use journal::{Context, Event, Recorded, StreamName};
 use lifecycle::{EventMeta, Timestamp};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// Records read at a time: enough to amortise the call, little enough to hold in memory.
 const READ_RECORDS_MAX: usize = 4_096;
+
+/// Claims that may meet a full queue, and the pause between them: half a minute in all.
+const CLAIM_ATTEMPTS: usize = 300;
+const CLAIM_PAUSE: Duration = Duration::from_millis(100);
 
 /// Ownership of a stream.
 pub(crate) struct Writer {
@@ -61,6 +66,17 @@ pub(crate) struct FoldedTo {
     pub(crate) time: Timestamp,
 }
 
+/// Claims, waiting a while if the log's queue is full: that is a load, not a failure of this stream.
+async fn claim(env: &Env, stream: StreamName) -> Result<Claim, Unavailable> {
+    for _ in 0..CLAIM_ATTEMPTS {
+        match env.log.claim(stream.id()).await {
+            Err(Unavailable::QueueFull) => tokio::time::sleep(env.jittered(CLAIM_PAUSE)).await,
+            claimed => return claimed,
+        }
+    }
+    env.log.claim(stream.id()).await
+}
+
 /// Reads versions `from` to `last`, each with the position of the one before it.
 fn read_from(
     env: &Env,
@@ -105,7 +121,7 @@ impl Writer {
         stream: StreamName,
         known: FoldedTo,
     ) -> Result<(Self, Vec<Recorded>), OpenError> {
-        let claim = env.log.claim(stream.id()).await?;
+        let claim = claim(&env, stream).await?;
         let (version, position) = (Version::new(known.version), Position::new(known.position));
         let tail = read_from(&env, stream, version.next(), claim.head.version)?;
         let is_past = match tail.first() {

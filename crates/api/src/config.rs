@@ -27,6 +27,8 @@ pub struct ApiConfig {
     pub body_time: Duration,
     /// How long a request may take from its head to its answer.
     pub request_time: Duration,
+    /// Longest time for carrying the log away: a backup, an export, a compaction.
+    pub carry_time: Duration,
     /// How long a client may refuse to take more of an answer.
     pub write_stall: Duration,
     /// How long a read waits for the read model to have seen what the log held when the request came.
@@ -48,6 +50,7 @@ impl Default for ApiConfig {
             head_time: Duration::from_secs(30),
             body_time: Duration::from_secs(10),
             request_time: Duration::from_secs(30),
+            carry_time: Duration::from_hours(6),
             write_stall: Duration::from_secs(30),
             fresh_wait: Duration::from_secs(5),
             shutdown_time: Duration::from_secs(10),

@@ -44,6 +44,9 @@ impl<S: Sync> FromRequestParts<S> for Caller {
     }
 }
 
+/// Paths whose work follows the size of the log.
+const CARRIES_THE_LOG: &str = "/ops/v1/log/";
+
 /// Runs one request.
 pub(crate) async fn frame(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
@@ -55,7 +58,9 @@ pub(crate) async fn frame(State(app): State<Arc<App>>, mut request: Request, nex
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().cloned();
 
-    let mut answer = match timeout(app.config.request_time, bounded(&app, request, next)).await {
+    let is_long = request.uri().path().starts_with(CARRIES_THE_LOG);
+    let patience = if is_long { app.config.carry_time } else { app.config.request_time };
+    let mut answer = match timeout(patience, bounded(&app, request, next)).await {
         Ok(answer) => answer,
         Err(_) => ApiError::unavailable(
             "the request was not finished in time; a command may have been recorded: look before trying again",

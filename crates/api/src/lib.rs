@@ -38,4 +38,4 @@ mod views;
 pub use config::ApiConfig;
 pub use router::{router, sled_router};
 pub use server::{serve, serve_sleds};
-pub use state::{ApiState, LogKeeper, Phase, Readiness};
+pub use state::{ApiState, KeepError, LogKeeper, Phase, Readiness};

@@ -4,7 +4,7 @@ use crate::config::ApiConfig;
 use actors::ControlPlane;
 use eventlog::Position;
 use eventlog::journal::{Compacted, StoreId, UpkeepError};
-use eventlog::portable::{self, BackupReport};
+use eventlog::portable::BackupReport;
 use projections::Projections;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -25,13 +25,22 @@ pub struct ApiState {
     pub keeper: Option<Arc<dyn LogKeeper>>,
 }
 
+/// Why the log was not carried away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeepError {
+    /// What was asked for cannot be: another place may do.
+    Refused(String),
+    /// It did not work out.
+    Failed(String),
+}
+
 /// Who keeps the log's files. Its calls block on the disk.
 pub trait LogKeeper: Send + Sync {
     /// Identity of the store.
     fn store_id(&self) -> StoreId;
 
     /// Backs up everything up to a durable position into a directory of this host.
-    fn backup(&self, position: Position, to: &Path) -> Result<BackupReport, portable::Error>;
+    fn backup(&self, position: Position, to: &Path) -> Result<BackupReport, KeepError>;
 
     /// Compresses sealed segments, oldest first, at most so many.
     fn compact(&self, segments_max: usize) -> Result<Compacted, UpkeepError>;

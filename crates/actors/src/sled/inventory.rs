@@ -17,6 +17,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+/// How soon a sled that could not be found is looked for again.
+const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How soon a sled that did not answer is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -31,9 +33,16 @@ impl Shell {
         let pause = self.env.jittered(period);
         self.watch = Some(Timer::new(self.me.send_after(pause, || SledMsg::Watch).abort_handle()));
         let Some(client) = self.client() else {
-            self.not_heard("its agent's address leads nowhere".to_owned());
+            if std::mem::replace(&mut self.is_missed, true) {
+                self.not_heard("its agent's address leads nowhere".to_owned());
+            } else {
+                // A sled in this process registers a moment before it can be found.
+                let soon = self.me.send_after(LOOK_AGAIN, || SledMsg::Watch).abort_handle();
+                self.watch = Some(Timer::new(soon));
+            }
             return;
         };
+        self.is_missed = false;
         if self.is_asking {
             return;
         }

@@ -89,6 +89,8 @@ pub(crate) struct Shell {
     /// The next look at the inventory; dropping it cancels it.
     watch: Option<crate::instance::Timer>,
     is_asking: bool,
+    /// Whether it could not be found when it was last looked for.
+    is_missed: bool,
 }
 
 impl Actor for SledActor {
@@ -169,6 +171,7 @@ impl Shell {
             status,
             watch: None,
             is_asking: false,
+            is_missed: false,
         };
         shell.connect();
         // A crash may have come between the boot's event and the evidence it gives.

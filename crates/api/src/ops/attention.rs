@@ -11,6 +11,7 @@ use lifecycle::instance::{Trouble, TroubleCause};
 use lifecycle::{Instance, RunState};
 use replay::time::rfc3339;
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Most lines of one answer; more is a fire, and the count says so.
@@ -39,13 +40,24 @@ pub(super) async fn list(
     arrived: Arrived,
 ) -> Result<Json<AttentionView>, ApiError> {
     let model = arrived.fresh().await?;
-    let damaged = app.control.log().quarantined().into_iter().chain(model.health().quarantined);
-    let mut items: Vec<LineView> =
-        damaged.map(|(stream, reason)| unnamed("quarantined", subject(stream), reason)).collect();
-    for (id, reason) in app.control.quarantined() {
-        let line = unnamed("failing", subject(StreamName::Instance(id).id()), reason);
-        items.push(LineView { name: model.read(|model| name_of(model.instance_state(id))), ..line });
+    // One line per stream, whoever noticed: the log, the read model, or the actor that keeps failing.
+    let failing = app.control.quarantined().into_iter().map(|(id, why)| (StreamName::Instance(id).id(), why));
+    let noticed =
+        app.control.log().quarantined().into_iter().chain(model.health().quarantined).chain(failing);
+    let mut quarantined: BTreeMap<StreamId, String> = BTreeMap::new();
+    for (stream, reason) in noticed {
+        quarantined.entry(stream).or_insert(reason);
     }
+    let mut items: Vec<LineView> = quarantined
+        .into_iter()
+        .map(|(stream, reason)| {
+            let name = match StreamName::parse(stream) {
+                Some(StreamName::Instance(id)) => model.read(|model| name_of(model.instance_state(id))),
+                _ => None,
+            };
+            LineView { kind: "quarantined", subject: subject(stream), name, reason, since: None }
+        })
+        .collect();
     let mut total = items.len();
     model.read(|model| {
         for instance in model.instance_states().filter(|instance| instance.run_state() == RunState::Failed) {
@@ -61,10 +73,6 @@ pub(super) async fn list(
 
 fn subject(stream: StreamId) -> String {
     StreamName::parse(stream).map_or_else(|| stream.to_string(), |name| name.to_string())
-}
-
-fn unnamed(kind: &'static str, subject: String, reason: String) -> LineView {
-    LineView { kind, subject, name: None, reason, since: None }
 }
 
 fn name_of(instance: Option<&Instance>) -> Option<String> {

@@ -7,6 +7,7 @@ use crate::selector::{FoundInstance, RawPath, instance};
 use crate::state::App;
 use axum::Json;
 use axum::extract::State;
+use eventlog::ReadError;
 use replay::{At, Entry, InstanceState};
 use serde::Serialize;
 use std::sync::Arc;
@@ -73,6 +74,10 @@ fn past_error(error: replay::Error, found: &FoundInstance) -> ApiError {
         | replay::Error::NoSuchVersion { .. }
         | replay::Error::NoSuchPosition { .. }) => ApiError::invalid_request(error.to_string()),
         // Operators ask here, and what is wrong with the log is theirs to repair.
+        error @ replay::Error::Read {
+            source: ReadError::Quarantined { .. } | ReadError::Damaged { .. },
+            ..
+        } => ApiError::unavailable(error.to_string()),
         error @ (replay::Error::Read { .. } | replay::Error::Decode(_) | replay::Error::Fold(_)) => {
             ApiError::internal(error.to_string())
         }

@@ -4,7 +4,7 @@
 use crate::body::Fields;
 use crate::error::ApiError;
 use crate::query::Params;
-use crate::state::{App, LogKeeper};
+use crate::state::{App, KeepError, LogKeeper};
 use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
@@ -145,7 +145,10 @@ pub(super) async fn snapshot(
     let (keeper, position) = (keeper(&app)?, app.control.log().durable());
     let shown = to.display().to_string();
     let done = aside(move || keeper.backup(position, &to)).await?;
-    let report = done.map_err(|error| ApiError::invalid_request(format!("no backup was made: {error}")))?;
+    let report = done.map_err(|error| match error {
+        KeepError::Refused(why) => ApiError::invalid_value(format!("to: {why}")),
+        KeepError::Failed(why) => ApiError::unavailable(format!("no backup was made: {why}")),
+    })?;
     Ok(Json(SnapshotView {
         to: shown,
         position: report.position.get(),

@@ -139,9 +139,15 @@ pub fn export_file(source: &impl Source, from: Position, path: &Path) -> Result<
         _ => Error::io("creating", path)(error),
     })?;
     let mut out = BufWriter::new(file);
-    let report = export(source, from, &mut out)?;
-    let file = out.into_inner().map_err(|error| Error::io("writing", path)(error.into_error()))?;
-    file.sync_all().map_err(Error::io("syncing", path))?;
+    let written = export(source, from, &mut out).and_then(|report| {
+        let file = out.into_inner().map_err(|error| Error::io("writing", path)(error.into_error()))?;
+        file.sync_all().map_err(Error::io("syncing", path))?;
+        Ok(report)
+    });
+    let report = written.inspect_err(|_| {
+        // Half an export is none, and would be in the way of the next.
+        drop(std::fs::remove_file(path));
+    })?;
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let synced = File::open(dir).and_then(|dir| dir.sync_all());
     synced.map_err(Error::io("syncing", dir))?;

@@ -38,7 +38,9 @@ impl Ledger {
             }
             InstanceEvent::Deleted => {
                 self.free_name(id);
-                let entry = self.instances.get_mut(&id).expect("only what exists is deleted");
+                let Some(entry) = self.instances.get_mut(&id) else {
+                    return;
+                };
                 entry.is_deleted = true;
                 if entry.vmms == 0 {
                     self.free_address(id);

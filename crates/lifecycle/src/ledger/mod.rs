@@ -4,6 +4,10 @@
 //! A grant is keyed by what it grants (a VMM id, an instance id), and so is the fold: once journaled it is
 //! the same entry, so nothing is counted twice or lost between the two, in whatever order the news comes.
 //!
+//! Grants assert; facts do not. What another stream's facts imply may have been in a part of the log that
+//! cannot be read any more, or that came back: the newest owner of a name has it, and
+//! [`crate::invariant::check_ledger`] says where two claim one.
+//!
 //! Invariants:
 //! * room held on a sled, by fold and grants together, never exceeds what it has;
 //! * a VMM's room is held from its grant until it is confirmed gone; released once, by the fold;
@@ -192,7 +196,7 @@ impl Ledger {
     /// The instance of that name.
     pub fn instance_by_name(&self, project: ProjectId, name: &str) -> Option<InstanceId> {
         let id = self.instance_names.get(&(project, name.to_owned())).copied()?;
-        self.instances[&id].is_journaled.then_some(id)
+        self.instances.get(&id).is_some_and(|entry| entry.is_journaled).then_some(id)
     }
 
     /// Where a VMM belongs; none if it was never heard of, or died long ago.
@@ -271,7 +275,6 @@ impl Ledger {
 
     fn remove_project(&mut self, id: ProjectId) {
         let project = self.projects.remove(&id).expect("only what exists is removed");
-        assert!(project.instances == 0, "only an empty project is removed");
         self.project_names.remove(&project.name);
         self.vnis.remove(&project.vni);
         self.charged.remove(&id);
@@ -285,13 +288,16 @@ impl Ledger {
         address: u32,
         is_journaled: bool,
     ) {
-        let owner = self.projects.get_mut(&project).expect("an instance's project exists");
+        let Some(owner) = self.projects.get_mut(&project) else {
+            assert!(is_journaled, "only a fact can name a project that is gone");
+            return;
+        };
         owner.instances += 1;
         owner.addresses.insert(address);
         owner.next_address = if address >= SUBNET_LAST { SUBNET_FIRST } else { address + 1 };
         let name = name.to_owned();
         let taken = self.instance_names.insert((project, name.clone()), id);
-        assert!(taken.is_none(), "a name is granted once");
+        assert!(taken.is_none() || is_journaled, "a name is granted once");
         let entry = InstanceEntry {
             project,
             name,
@@ -306,15 +312,23 @@ impl Ledger {
     }
 
     fn free_name(&mut self, id: InstanceId) {
-        let entry = &self.instances[&id];
-        self.instance_names.remove(&(entry.project, entry.name.clone()));
-        let project = self.projects.get_mut(&entry.project).expect("an instance's project exists");
-        project.instances -= 1;
+        let Some(entry) = self.instances.get(&id) else {
+            return;
+        };
+        let key = (entry.project, entry.name.clone());
+        if self.instance_names.get(&key) == Some(&id) {
+            self.instance_names.remove(&key);
+        }
+        if let Some(project) = self.projects.get_mut(&key.0) {
+            project.instances = project.instances.saturating_sub(1);
+        }
     }
 
     /// The last that is held of an instance.
     fn free_address(&mut self, id: InstanceId) {
-        let entry = self.instances.remove(&id).expect("freed once");
+        let Some(entry) = self.instances.remove(&id) else {
+            return;
+        };
         if let Some(project) = self.projects.get_mut(&entry.project) {
             project.addresses.remove(&entry.address);
         }
