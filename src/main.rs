@@ -20,6 +20,7 @@ mod output;
 mod real;
 mod serve;
 mod store;
+mod values;
 
 use clap::Parser as _;
 use cli::{Cli, Command};

@@ -5,7 +5,7 @@
 
 mod daemon;
 
-use daemon::{Daemon, musher, scratch, stderr, stdout};
+use daemon::{Daemon, musher, scratch, serve, stderr, stdout};
 use serde_json::Value;
 
 fn json(output: &std::process::Output) -> Value {
@@ -133,11 +133,7 @@ fn what_cannot_be_placed_is_refused_by_start_and_recorded_by_create() {
 fn a_second_daemon_on_one_directory_is_refused_in_one_line() {
     let (_dir, data) = scratch();
     let daemon = Daemon::start(&data);
-    let second = musher()
-        .args(["serve", "--listen", "127.0.0.1:0", "--sled-listen", "127.0.0.1:0", "--data"])
-        .arg(&data)
-        .output()
-        .unwrap();
+    let second = serve(&data).output().unwrap();
     assert_eq!(second.status.code(), Some(1));
     let said = stderr(&second);
     assert!(said.contains("in use by another musher process") && said.trim().lines().count() == 1, "{said}");
@@ -365,11 +361,7 @@ fn a_lost_tail_is_opened_only_when_told_to_and_that_is_recorded() {
     assert_eq!(daemon.cli(&["instance", "create", "one", "--wait"]).status.code(), Some(0));
     assert_eq!(daemon.signal("-TERM"), 0);
     std::fs::remove_file(data.join("journal").join("witness")).unwrap();
-    let refused = musher()
-        .args(["serve", "--listen", "127.0.0.1:0", "--sled-listen", "127.0.0.1:0", "--data"])
-        .arg(&data)
-        .output()
-        .unwrap();
+    let refused = serve(&data).output().unwrap();
     assert_eq!(refused.status.code(), Some(5), "{}", stderr(&refused));
     assert!(stderr(&refused).contains("--accept-loss"), "{}", stderr(&refused));
     let daemon = Daemon::start_with(&data, &["--accept-loss"]);
@@ -386,11 +378,7 @@ fn a_data_directory_that_has_lost_its_journal_does_not_start_as_new() {
     std::fs::remove_dir_all(data.join("journal")).unwrap();
     // Like a volume that is not mounted.
     std::fs::create_dir(data.join("journal")).unwrap();
-    let refused = musher()
-        .args(["serve", "--listen", "127.0.0.1:0", "--sled-listen", "127.0.0.1:0", "--data"])
-        .arg(&data)
-        .output()
-        .unwrap();
+    let refused = serve(&data).output().unwrap();
     assert_eq!(refused.status.code(), Some(5), "{}", stderr(&refused));
     assert!(stderr(&refused).contains("has lost its journal"), "{}", stderr(&refused));
 }

@@ -5,7 +5,7 @@
 
 mod daemon;
 
-use daemon::{Daemon, answer, instance_body, musher, scratch, stderr, stdout};
+use daemon::{Daemon, answer, instance_body, musher, scratch, serve, stderr, stdout};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -121,12 +121,7 @@ async fn a_first_start_that_is_killed_is_made_up_for() {
     for round in 0..8 {
         let (_dir, data) = scratch();
         for n in 0..3 {
-            let mut child = musher()
-                .args(["serve", "--listen", "127.0.0.1:0", "--sled-listen", "127.0.0.1:0", "--data"])
-                .arg(&data)
-                .stderr(std::process::Stdio::null())
-                .spawn()
-                .unwrap();
+            let mut child = serve(&data).stderr(std::process::Stdio::null()).spawn().unwrap();
             sleep(Duration::from_millis(5 + Dice(round * 3 + n).roll(150))).await;
             child.kill().unwrap();
             child.wait().unwrap();

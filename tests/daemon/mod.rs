@@ -28,6 +28,13 @@ pub fn musher() -> Command {
     command
 }
 
+/// `serve` on ports of its own; what it is to be started with may follow.
+pub fn serve(data: &Path) -> Command {
+    let mut command = musher();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--sled-listen", "127.0.0.1:0", "--data"]).arg(data);
+    command
+}
+
 /// A directory that goes away, unless the test fails: then it is the evidence.
 pub struct Scratch(Option<TempDir>);
 
@@ -58,14 +65,8 @@ impl Daemon {
     }
 
     pub fn start_with(data: &Path, more: &[&str]) -> Self {
-        let mut command = musher();
-        command
-            .args(["serve", "--listen", "127.0.0.1:0", "--sled-listen", "127.0.0.1:0", "--data"])
-            .arg(data)
-            .args(more)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
+        let mut command = serve(data);
+        command.args(more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut said = Vec::new();

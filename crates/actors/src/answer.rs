@@ -1,7 +1,7 @@
 //! What a command is answered, and on whose behalf it was given.
 
 use eventlog::{TraceContext, Unavailable};
-use journal::Actor;
+use journal::{Actor, Context};
 use lifecycle::{Instance, Rejected, RequestId};
 
 /// Who asks, as far as the log wants to know.
@@ -13,6 +13,13 @@ pub struct RequestContext {
     pub request: RequestId,
     /// Its trace, if it came with one.
     pub trace: Option<TraceContext>,
+}
+
+impl RequestContext {
+    /// What the log is told of an append that this request asked for.
+    pub(crate) fn recorded(&self) -> Context {
+        Context { request: Some(self.request), trace: self.trace, ..Context::of(self.actor.clone()) }
+    }
 }
 
 /// A command that was accepted: durable, and the state after it.

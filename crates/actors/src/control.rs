@@ -16,7 +16,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use journal::{Actor as Who, Context, Event, StreamName};
 use lifecycle::event::SystemEvent;
-use lifecycle::ledger::{SledLoad, Totals};
+use lifecycle::ledger::SledLoad;
 use lifecycle::project::Project;
 use lifecycle::sled::{Registration, SledProperties};
 use lifecycle::{BootId, Instance, InstanceId, InstanceSpec, ProjectId, Rejected, SledId, VmmId};
@@ -71,8 +71,6 @@ struct Inner {
 /// What is left of the run before this one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Predecessor {
-    /// Whether there was one.
-    pub existed: bool,
     /// Whether it ended cleanly.
     pub ended_cleanly: bool,
 }
@@ -221,12 +219,6 @@ impl ControlPlane {
         Ok(sleds)
     }
 
-    /// Provisioning charged to a project.
-    pub async fn charged(&self, project: ProjectId) -> Result<Totals, CommandError> {
-        let totals = self.inner.ledger.look(0, move |ledger| ledger.charged(project)).await;
-        totals.map_err(|gone| CommandError::Unavailable(gone.to_string()))
-    }
-
     /// The log, for readers.
     pub fn log(&self) -> &Arc<dyn Log> {
         &self.inner.env.log
@@ -288,7 +280,7 @@ impl ControlPlane {
 }
 
 fn daemon() -> Context {
-    Context { actor: Who::Daemon, request: None, saga: None, trace: None, cause: None, input: None }
+    Context::of(Who::Daemon)
 }
 
 async fn mark_start(env: &Arc<Env>) -> Result<Predecessor, StartError> {
@@ -296,7 +288,7 @@ async fn mark_start(env: &Arc<Env>) -> Result<Predecessor, StartError> {
     let (mut writer, records) = opened.map_err(|error| StartError::Append(error.to_string()))?;
     let last = records.last().map(|record| &record.event);
     let ended_cleanly = matches!(last, Some(Event::System(SystemEvent::DaemonStopped)));
-    let predecessor = Predecessor { existed: last.is_some(), ended_cleanly };
+    let predecessor = Predecessor { ended_cleanly };
     let started = SystemEvent::DaemonStarted { build: env.build.clone(), after_clean_stop: ended_cleanly };
     match writer.append(&[Event::from(started)], &daemon()).await {
         // A full disk refuses commands, not reads; the log recovers by itself when there is space.

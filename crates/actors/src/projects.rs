@@ -5,7 +5,7 @@ use crate::answer::{CommandError, RequestContext};
 use crate::env::Env;
 use crate::ledger::LedgerHandle;
 use crate::writer::{AppendError, OpenError, Writer};
-use journal::{Context, Event, StreamName};
+use journal::{Event, StreamName};
 use lifecycle::event::ProjectEvent;
 use lifecycle::project::{Project, evolve};
 use lifecycle::spec::{validate_description, validate_name};
@@ -131,15 +131,7 @@ impl Shell {
             let project = state.expect("only what exists stays as it is");
             return Ok((project, writer.position()));
         };
-        let recorded = Context {
-            actor: context.actor,
-            request: Some(context.request),
-            saga: None,
-            trace: context.trace,
-            cause: None,
-            input: None,
-        };
-        match writer.append(&[Event::from(event.clone())], &recorded).await {
+        match writer.append(&[Event::from(event.clone())], &context.recorded()).await {
             Ok(metas) => {
                 evolve(&mut state, &event, metas[0]);
                 Ok((state.expect("an event leaves a project"), writer.position()))

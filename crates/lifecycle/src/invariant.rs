@@ -1,7 +1,6 @@
 //! What must hold after every event, as functions: tests, the simulator and `replay --verify` all call
 //! these (`docs/lifecycle.md`, invariants). Each violation carries the number of its sentence there.
 
-use crate::action::Permit;
 use crate::instance::{Instance, Intent};
 use crate::ledger::{Ledger, Room, Totals};
 use crate::saga::Step;
@@ -216,14 +215,22 @@ pub fn check_ledger(
     Ok(())
 }
 
-/// Whether the table of actions and the visible edges agree: what may be done leads somewhere allowed.
-pub fn table_is_consistent() -> bool {
-    use crate::action::{Action, permit};
+#[cfg(test)]
+mod tests {
+    use crate::action::{Action, Permit, permit};
     use crate::visible::RunState;
-    RunState::ALL.into_iter().all(|state| {
-        let may = |action, to| permit(action, state) != Permit::Do || state.may_become(to);
-        may(Action::Start, RunState::Starting)
-            && may(Action::Delete, RunState::Destroyed)
-            && may(Action::Stop, RunState::Stopped)
-    })
+
+    #[test]
+    fn what_may_be_done_leads_along_a_visible_edge() {
+        for state in RunState::ALL {
+            for (action, to) in [
+                (Action::Start, RunState::Starting),
+                (Action::Delete, RunState::Destroyed),
+                (Action::Stop, RunState::Stopped),
+            ] {
+                let is_allowed = permit(action, state) != Permit::Do || state.may_become(to);
+                assert!(is_allowed, "{action} of what is {state}");
+            }
+        }
+    }
 }

@@ -35,14 +35,7 @@ impl Shell {
         context: &RequestContext,
         reply: Waiter,
     ) -> Result<(), ActorProcessingErr> {
-        let context = Context {
-            actor: context.actor.clone(),
-            request: Some(context.request),
-            saga: None,
-            trace: context.trace,
-            cause: None,
-            input: None,
-        };
+        let context = context.recorded();
         let op = OpId::new(self.env.ids.uuid());
         let given = match ask {
             Ask::Create { spec, start } => self.create(*spec, start, context).await,

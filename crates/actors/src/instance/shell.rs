@@ -194,7 +194,7 @@ impl Shell {
     /// What the log is told of an append that no request asked for.
     pub(super) fn context(&self, actor: Who, cause: Option<u64>) -> Context {
         let saga = self.state.as_ref().and_then(|state| state.saga.as_ref()).map(|saga| (saga.id, saga.step));
-        Context { actor, request: None, saga, trace: None, cause, input: None }
+        Context { saga, cause, ..Context::of(actor) }
     }
 }
 

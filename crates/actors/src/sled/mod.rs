@@ -226,14 +226,7 @@ impl Shell {
         }
         if !events.is_empty() {
             let recorded: Vec<Event> = events.iter().cloned().map(Event::from).collect();
-            let context = Context {
-                actor: Who::Sled(self.id),
-                request: None,
-                saga: None,
-                trace: None,
-                cause: None,
-                input: None,
-            };
+            let context = Context::of(Who::Sled(self.id));
             let metas = match self.writer.append(&recorded, &context).await {
                 Ok(metas) => metas,
                 Err(error) => {
