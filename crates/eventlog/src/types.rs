@@ -1,6 +1,7 @@
 //! Nouns of the log: streams, versions, positions, events as appended and records as read.
 
 use bytes::Bytes;
+use std::cmp::Ordering;
 use std::fmt;
 
 macro_rules! counter {
@@ -56,7 +57,7 @@ counter! {
 pub struct StreamKind(pub u8);
 
 /// Name of a stream: the events of one entity, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StreamId {
     /// Sort of entity.
     pub kind: StreamKind,
@@ -68,6 +69,21 @@ impl StreamId {
     /// Names a stream.
     pub const fn new(kind: StreamKind, id: [u8; 16]) -> Self {
         Self { kind, id }
+    }
+}
+
+/// By kind, then by bytes. Every append looks its stream up several times: the bytes are compared as one number,
+/// which is several times faster than a byte by byte comparison.
+impl Ord for StreamId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let number = |stream: &Self| u128::from_be_bytes(stream.id);
+        self.kind.cmp(&other.kind).then_with(|| number(self).cmp(&number(other)))
+    }
+}
+
+impl PartialOrd for StreamId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

@@ -10,11 +10,12 @@ use super::format::{BATCH_HEADER_BYTES, BatchHeader, HeaderRead};
 use super::heads::HeadsCheckpoint;
 use super::packed;
 use super::window::{Batch, Piece};
+use crate::portable;
 use crate::record;
 use crate::types::Position;
 use bytes::Bytes;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 /// Decodes records one after the other to the end. What is accepted encodes to the same bytes.
 pub fn records(bytes: &[u8]) -> bool {
@@ -59,21 +60,18 @@ pub fn batch(bytes: &[u8]) -> bool {
 
 /// Decodes a heads checkpoint. What is accepted encodes to the same bytes.
 pub fn heads(bytes: &[u8]) -> bool {
-    match HeadsCheckpoint::decode(bytes) {
-        Ok(checkpoint) => {
-            let again = HeadsCheckpoint::decode(&checkpoint.encode());
-            assert_eq!(again.as_ref(), Ok(&checkpoint), "a checkpoint reads back as it was");
-            true
-        }
-        Err(_) => false,
-    }
+    let Ok(Ok(checkpoint)) = HeadsCheckpoint::read(&InMemory(bytes.to_vec())) else { return false };
+    assert_eq!(checkpoint.heads.len(), checkpoint.heads.iter().count());
+    let again = HeadsCheckpoint::read(&InMemory(checkpoint.encode()));
+    assert_eq!(again.ok(), Some(Ok(checkpoint)), "a checkpoint reads back as it was");
+    true
 }
 
 /// Opens a compressed segment and reads all of it. What it says it holds is what it gives.
 pub fn packed(bytes: &[u8]) -> bool {
     /// Segments larger than this are not read to their end.
     const READ_BYTES_MAX: u64 = 16 << 20;
-    let Ok(segment) = packed::unpack(Arc::new(InMemory(Mutex::new(bytes.to_vec())))) else { return false };
+    let Ok(segment) = packed::unpack(Arc::new(InMemory(bytes.to_vec()))) else { return false };
     let Ok(size) = segment.size() else { return false };
     let wanted = size.min(READ_BYTES_MAX) as usize;
     let mut buffer = vec![0u8; wanted];
@@ -82,19 +80,27 @@ pub fn packed(bytes: &[u8]) -> bool {
     true
 }
 
+/// Reads an export to its end. What it says it holds is what stands there.
+pub fn export(bytes: &[u8]) -> bool {
+    let Ok(report) = portable::verify_export(bytes) else { return false };
+    assert_eq!(report.bytes, bytes.len() as u64, "an export has nothing behind its trailer");
+    let records = report.last.get() + 1 - report.first.get();
+    assert_eq!(report.records, records, "positions are gapless");
+    true
+}
+
 /// A small compressed segment to start from.
 pub fn packed_example() -> Vec<u8> {
-    let raw = InMemory(Mutex::new((0..300_000u32).map(|at| (at / 100) as u8).collect()));
+    let raw = InMemory((0..300_000u32).map(|at| (at / 100) as u8).collect());
     packed::pack(&raw, 300_000, StoreId([3; 16]), Position::new(9)).unwrap_or_default()
 }
 
 /// A file in memory that is only read.
-struct InMemory(Mutex<Vec<u8>>);
+pub(crate) struct InMemory(pub(crate) Vec<u8>);
 
 impl Handle for InMemory {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let rest = usize::try_from(offset).ok().and_then(|offset| bytes.get(offset..)).unwrap_or_default();
+        let rest = usize::try_from(offset).ok().and_then(|offset| self.0.get(offset..)).unwrap_or_default();
         let read = rest.len().min(buffer.len());
         buffer[..read].copy_from_slice(&rest[..read]);
         Ok(read)
@@ -109,6 +115,6 @@ impl Handle for InMemory {
     }
 
     fn size(&self) -> io::Result<u64> {
-        Ok(self.0.lock().unwrap_or_else(PoisonError::into_inner).len() as u64)
+        Ok(self.0.len() as u64)
     }
 }

@@ -6,6 +6,7 @@
 //!
 //! Invariants:
 //! * chunks are in order, none is empty, and within one the streams rise strictly;
+//! * `firsts` holds the first stream of each chunk: a search touches one chunk only;
 //! * adding a stream moves at most one chunk's entries.
 
 use crate::gate::Owned;
@@ -19,37 +20,72 @@ const GROW: usize = 16;
 
 type Entry = (StreamId, Owned);
 
+/// Where a stream's entry is, until another stream is added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    chunk: usize,
+    at: usize,
+}
+
 /// Heads of streams, in order of their names.
 #[derive(Clone, Default)]
 pub(crate) struct HeadMap {
+    firsts: Vec<StreamId>,
     chunks: Vec<Vec<Entry>>,
     len: usize,
 }
 
 impl HeadMap {
+    /// A map that takes its entries in order, with room for exactly as many.
+    pub(crate) fn in_order(entries: usize) -> InOrder {
+        let chunks = entries.div_ceil(CHUNK_MAX);
+        let map = Self { firsts: Vec::with_capacity(chunks), chunks: Vec::with_capacity(chunks), len: 0 };
+        InOrder { map, left: entries }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// The chunk that holds a stream if any does.
     fn chunk(&self, stream: &StreamId) -> usize {
-        let after = self.chunks.partition_point(|chunk| chunk[0].0 <= *stream);
+        let after = self.firsts.partition_point(|first| first <= stream);
         after.saturating_sub(1)
     }
 
-    fn find(&self, stream: &StreamId) -> Option<(usize, usize)> {
+    /// Where a stream's entry is, if there is one.
+    pub(crate) fn find(&self, stream: &StreamId) -> Option<Place> {
         let chunk = self.chunk(stream);
         let at = self.chunks.get(chunk)?.binary_search_by(|(it, _)| it.cmp(stream)).ok()?;
-        Some((chunk, at))
+        Some(Place { chunk, at })
+    }
+
+    /// The entry at a place that [`HeadMap::find`] has answered since a stream was last added.
+    pub(crate) fn at(&self, place: Place) -> &Owned {
+        &self.chunks[place.chunk][place.at].1
     }
 
     pub(crate) fn get(&self, stream: &StreamId) -> Option<&Owned> {
-        self.find(stream).map(|(chunk, at)| &self.chunks[chunk][at].1)
+        self.find(stream).map(|place| self.at(place))
     }
 
     #[cfg(test)]
     pub(crate) fn get_mut(&mut self, stream: &StreamId) -> Option<&mut Owned> {
-        self.find(stream).map(|(chunk, at)| &mut self.chunks[chunk][at].1)
+        self.find(stream).map(|Place { chunk, at }| &mut self.chunks[chunk][at].1)
+    }
+
+    /// Sets a stream's entry, which was at `place` once, and answers the one before.
+    pub(crate) fn insert_at(
+        &mut self,
+        place: Option<Place>,
+        stream: StreamId,
+        owned: Owned,
+    ) -> Option<Owned> {
+        let entry = place.and_then(|Place { chunk, at }| self.chunks.get_mut(chunk)?.get_mut(at));
+        match entry.filter(|(it, _)| *it == stream) {
+            Some((_, before)) => Some(std::mem::replace(before, owned)),
+            None => self.insert(stream, owned),
+        }
     }
 
     /// Sets a stream's entry and answers the one before.
@@ -58,6 +94,7 @@ impl HeadMap {
             let mut chunk = Vec::with_capacity(GROW);
             chunk.push((stream, owned));
             self.chunks.push(chunk);
+            self.firsts.push(stream);
             self.len = 1;
             return None;
         }
@@ -73,6 +110,7 @@ impl HeadMap {
                 chunk.reserve_exact(GROW);
             }
             chunk.insert(at, (stream, owned));
+            self.firsts[index] = chunk[0].0;
             return None;
         }
         // Streams that come in order leave full chunks behind them.
@@ -82,6 +120,8 @@ impl HeadMap {
         chunk.shrink_to(middle + 1);
         let (target, at) = if at >= middle { (&mut upper, at - middle) } else { (chunk, at) };
         target.insert(at, (stream, owned));
+        self.firsts[index] = self.chunks[index][0].0;
+        self.firsts.insert(index + 1, upper[0].0);
         self.chunks.insert(index + 1, upper);
         None
     }
@@ -101,7 +141,42 @@ impl HeadMap {
     fn bytes(&self) -> usize {
         let chunks = self.chunks.iter().map(|chunk| chunk.capacity() * size_of::<Entry>());
         // The allocator adds two words to each piece it hands out.
-        chunks.sum::<usize>() + self.chunks.len() * 16 + self.chunks.capacity() * size_of::<Vec<Entry>>()
+        let index =
+            size_of::<Vec<Entry>>() * self.chunks.capacity() + size_of::<StreamId>() * self.firsts.capacity();
+        chunks.sum::<usize>() + self.chunks.len() * 16 + index
+    }
+}
+
+/// A map on its way: entries come in order, and each chunk is allocated once.
+pub(crate) struct InOrder {
+    map: HeadMap,
+    /// Entries that are still expected.
+    left: usize,
+}
+
+impl InOrder {
+    /// Adds an entry. Answers whether it comes after the one before, as it has to; if not, it is left out.
+    pub(crate) fn push(&mut self, stream: StreamId, owned: Owned) -> bool {
+        let map = &mut self.map;
+        if map.last().is_some_and(|last| *last >= stream) {
+            return false;
+        }
+        match map.chunks.last_mut().filter(|chunk| chunk.len() < CHUNK_MAX) {
+            Some(chunk) => chunk.push((stream, owned)),
+            None => {
+                let mut chunk = Vec::with_capacity(self.left.clamp(1, CHUNK_MAX));
+                chunk.push((stream, owned));
+                map.chunks.push(chunk);
+                map.firsts.push(stream);
+            }
+        }
+        map.len += 1;
+        self.left = self.left.saturating_sub(1);
+        true
+    }
+
+    pub(crate) fn finish(self) -> HeadMap {
+        self.map
     }
 }
 
@@ -164,7 +239,41 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_map_made_in_order_takes_what_its_entries_take() {
+        for streams in [0, 1, CHUNK_MAX, 100_000] {
+            let mut made = HeadMap::in_order(streams);
+            let mut names: Vec<_> = (0..streams as u64).map(stream).collect();
+            names.sort();
+            assert!(names.iter().all(|&name| made.push(name, owned(1))));
+            assert!(names.last().is_none_or(|&name| !made.push(name, owned(2))), "each comes once");
+            let map = made.finish();
+            assert!(map.iter().map(|(name, _)| *name).eq(names));
+            let bytes = streams * 48 + streams.div_ceil(CHUNK_MAX) * 64;
+            assert!(map.bytes() <= bytes, "{} bytes for {streams}", map.bytes());
+        }
+    }
+
+    #[test]
+    fn a_stale_place_changes_no_other_stream() {
+        let mut map: HeadMap = (10..20).map(|number| (stream(number * 3), owned(number))).collect();
+        let place = map.find(&stream(45));
+        assert_eq!(map.at(place.unwrap()), &owned(15));
+        assert_eq!(map.insert(stream(3), owned(1)), None);
+        assert_eq!(map.insert_at(place, stream(45), owned(99)), Some(owned(15)));
+        assert_eq!(map.insert_at(place, stream(42), owned(98)), Some(owned(14)), "a place of another stream");
+        assert_eq!(map.insert_at(None, stream(6), owned(2)), None);
+        let heads: Vec<_> = map.iter().map(|(_, owned)| owned.head.version.get()).collect();
+        assert_eq!(heads, [1, 2, 10, 11, 12, 13, 98, 99, 16, 17, 18, 19]);
+    }
+
     proptest! {
+        #[test]
+        fn streams_are_ordered_by_kind_and_then_by_bytes(one: (u8, [u8; 16]), other: (u8, [u8; 16])) {
+            let name = |(kind, id)| StreamId::new(StreamKind(kind), id);
+            prop_assert_eq!(name(one).cmp(&name(other)), one.cmp(&other));
+        }
+
         #[test]
         fn it_equals_a_tree(numbers in proptest::collection::vec(0u64..3_000, 0..3_000)) {
             let mut map = HeadMap::default();

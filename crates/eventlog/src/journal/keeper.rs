@@ -2,20 +2,26 @@
 //!
 //! Invariants:
 //! * it prepares one segment at a time, under a temporary name, zero-filled and synced;
-//! * it writes heads checkpoints of what readers see, which is durable;
+//! * it writes heads checkpoints of what readers see, which is durable, one at a time: however often they are
+//!   asked for, there is room for the next preparation;
 //! * it ends when the writer lets go of it, and the writer waits for that.
 
 use super::Shared;
 use super::files::{Files, Handle, write_zeros};
 use super::format::SEGMENT_TEMP_NAME;
+use super::heads;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 /// Tasks waiting: one preparation and one checkpoint.
 const TASKS_MAX: usize = 2;
+
+/// Zeros written and synced at once.
+const PIECE_BYTES: usize = 1 << 20;
 
 enum Task {
     Prepare(u64),
@@ -33,6 +39,8 @@ pub(crate) struct Keeper {
     tasks: Option<SyncSender<Task>>,
     prepared: Receiver<io::Result<Prepared>>,
     is_preparing: bool,
+    /// Whether heads are being written down, or are to be.
+    is_writing_heads: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -40,9 +48,26 @@ impl Keeper {
     pub(crate) fn start(shared: Arc<Shared>, files: Arc<dyn Files>, dir: PathBuf) -> io::Result<Self> {
         let (tasks, inbox) = sync_channel(TASKS_MAX);
         let (outbox, prepared) = sync_channel(1);
-        let work = move || keep(&shared, &*files, &dir, &inbox, &outbox);
+        let is_writing_heads = Arc::new(AtomicBool::new(false));
+        let is_written = is_writing_heads.clone();
+        let work = move || {
+            for task in &inbox {
+                match task {
+                    Task::Prepare(bytes) => {
+                        if outbox.send(prepare(&*files, &dir, bytes)).is_err() {
+                            return;
+                        }
+                    }
+                    Task::Checkpoint => {
+                        write_heads(&shared, &*files, &dir);
+                        is_written.store(false, Ordering::Release);
+                    }
+                }
+            }
+        };
         let thread = std::thread::Builder::new().name("journal-keeper".into()).spawn(work)?;
-        Ok(Self { tasks: Some(tasks), prepared, is_preparing: false, thread: Some(thread) })
+        let tasks = Some(tasks);
+        Ok(Self { tasks, prepared, is_preparing: false, is_writing_heads, thread: Some(thread) })
     }
 
     /// Starts preparing a segment unless one is under way.
@@ -54,7 +79,9 @@ impl Keeper {
 
     /// Writes the heads down unless that is under way. Missing one only makes recovery longer.
     pub(crate) fn checkpoint(&self) {
-        self.send(Task::Checkpoint);
+        if !self.is_writing_heads.swap(true, Ordering::Acquire) && !self.send(Task::Checkpoint) {
+            self.is_writing_heads.store(false, Ordering::Release);
+        }
     }
 
     fn send(&self, task: Task) -> bool {
@@ -82,33 +109,17 @@ impl Drop for Keeper {
     }
 }
 
-fn keep(
-    shared: &Shared,
-    files: &dyn Files,
-    dir: &Path,
-    inbox: &Receiver<Task>,
-    outbox: &SyncSender<io::Result<Prepared>>,
-) {
-    for task in inbox {
-        match task {
-            Task::Prepare(bytes) => {
-                if outbox.send(prepare(files, dir, bytes)).is_err() {
-                    return;
-                }
-            }
-            Task::Checkpoint => {
-                if let Err(error) = shared.heads_checkpoint().write(files, dir) {
-                    tracing::warn!(%error, "the heads checkpoint was not written; recovery reads more of the log");
-                }
-            }
-        }
+fn write_heads(shared: &Shared, files: &dyn Files, dir: &Path) {
+    let (position, encoded) = shared.encoded_heads();
+    if let Err(error) = heads::write(files, dir, position, &encoded) {
+        tracing::warn!(%error, "the heads checkpoint was not written; recovery reads more of the log");
     }
 }
 
 fn prepare(files: &dyn Files, dir: &Path, bytes: u64) -> io::Result<Prepared> {
     let path = dir.join(SEGMENT_TEMP_NAME);
     let file = files.create(&path)?;
-    match write_zeros(&*file, 0, bytes).and_then(|()| file.sync()) {
+    match fill(&*file, bytes) {
         Ok(()) => Ok(Prepared { file, bytes }),
         Err(error) => {
             // Gives back the space that the half of it took; failing that changes nothing for the caller.
@@ -116,4 +127,14 @@ fn prepare(files: &dyn Files, dir: &Path, bytes: u64) -> io::Result<Prepared> {
             Err(error)
         }
     }
+}
+
+/// Zero-fills the file durably, piece by piece: the batches of the writer wait for the same disk, and no longer
+/// than a piece takes.
+fn fill(file: &dyn Handle, bytes: u64) -> io::Result<()> {
+    for from in (0..bytes).step_by(PIECE_BYTES) {
+        write_zeros(file, from, bytes.min(from + PIECE_BYTES as u64))?;
+        file.sync()?;
+    }
+    Ok(())
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! callers ─▶ queue ─▶ writer ─▶ segment files          keeper: zero-fills the next segment, writes heads
 //!    ▲                  │
-//!    └──── answers ─────┴─▶ view (heads, newest records, durable position) ─▶ readers, followers
+//!    └──── herald ◀─────┴─▶ view (heads, newest records, durable position) ─▶ readers, followers
 //! ```
 //!
 //! Files in the directory: `<first position>.seg`, `heads-<position>.chk`, `witness`; see the crate's README
@@ -26,6 +26,7 @@ mod format;
 pub mod fuzz;
 mod head_map;
 mod heads;
+mod herald;
 mod keeper;
 mod lock;
 mod losses;
@@ -67,7 +68,7 @@ use catalog::Catalog;
 use decided::Decided;
 use files::{Files, OsFiles};
 use futures::FutureExt;
-use heads::HeadsCheckpoint;
+use heads::HeadsAt;
 use losses::Losses;
 use queue::{Queue, Request};
 use reading::PointReader;
@@ -119,15 +120,17 @@ impl Shared {
         });
     }
 
-    fn heads_checkpoint(&self) -> HeadsCheckpoint {
+    /// The heads that readers see, as a checkpoint's bytes: a copy of the map would take more room.
+    fn encoded_heads(&self) -> (Position, Vec<u8>) {
         let view = self.view();
-        HeadsCheckpoint {
+        let heads = HeadsAt {
             store: self.store_id,
             position: view.durable,
             chain: view.chain,
             bytes: view.stats.bytes,
-            heads: view.heads.clone(),
-        }
+            heads: &view.heads,
+        };
+        (view.durable, heads.encode())
     }
 
     fn get(&self, points: &mut PointReader<'_>, position: Position) -> Result<Record, ReadError> {

@@ -52,6 +52,8 @@ struct State {
     bytes: usize,
     end: Option<Unavailable>,
     is_abandoned: bool,
+    /// Whether the writer sleeps: waking one that does not is a call into the system for nothing.
+    is_awaited: bool,
 }
 
 /// The queue between callers and the writer.
@@ -85,19 +87,32 @@ impl Queue {
         }
         state.bytes += bytes;
         state.waiting.push_back(request);
+        let is_awaited = std::mem::take(&mut state.is_awaited);
         drop(state);
-        self.arrived.notify_one();
+        if is_awaited {
+            self.arrived.notify_one();
+        }
         Ok(())
     }
 
-    /// Moves what waits into `out`, in order, up to `bytes_max` bytes of records but at least one request.
-    /// Waits up to `patience` for the first.
-    pub(crate) fn take(&self, out: &mut Vec<Request>, bytes_max: usize, patience: Duration) -> Taken {
-        let is_quiet = |state: &mut State| state.waiting.is_empty() && !state.is_abandoned;
+    /// Moves what waits into `out`, which is empty, in order: up to `bytes_max` bytes of records but at least one
+    /// request. Waits up to `patience` for the first.
+    pub(crate) fn take(&self, out: &mut VecDeque<Request>, bytes_max: usize, patience: Duration) -> Taken {
+        assert!(out.is_empty(), "what was taken before is done with");
+        let is_quiet = |state: &mut State| {
+            state.is_awaited = state.waiting.is_empty() && !state.is_abandoned;
+            state.is_awaited
+        };
         let waited = self.arrived.wait_timeout_while(self.state(), patience, is_quiet);
         let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.is_awaited = false;
         if state.is_abandoned {
             return Taken::Abandoned;
+        }
+        if state.bytes <= bytes_max {
+            // Callers wait for this lock: all of it goes in one step, and the emptied list comes back.
+            state.bytes = 0;
+            std::mem::swap(&mut state.waiting, out);
         }
         let mut taken_bytes = 0;
         while let Some(request) = state.waiting.front() {
@@ -165,7 +180,7 @@ mod tests {
         }
         let mut sizes = vec![];
         loop {
-            let mut out = vec![];
+            let mut out = VecDeque::new();
             if queue.take(&mut out, 60, Duration::ZERO) == Taken::Idle {
                 break;
             }

@@ -10,22 +10,22 @@
 //!   that they were durable (or the loss is accepted);
 //! * damage before the end is served around only if every lost position belongs to a stream known by name and
 //!   none of them is critical; its bytes are left as they are;
-//! * what recovery hands out as durable has been synced: a killed process may leave whole batches that are
-//!   in the page cache only.
+//! * what recovery hands out as durable has been synced: a killed process may leave a whole batch that is in the
+//!   page cache only; after a failed sync the system may even take it for written, so it is written again;
+//! * a checkpoint that contradicts what was read is removed before `damaged` is: nothing would notice it later.
 
 use super::ballast;
 use super::config::{JournalConfig, Recovery, TailLoss, Trimmed};
 use super::decided::Decided;
 use super::error::{OpenError, StoreId};
-use super::files::{Files, Handle, write_full, write_zeros};
+use super::files::{Files, Handle, read_full, write_full, write_zeros};
 use super::format::{
     DAMAGED_NAME, SEGMENT_HEADER_BYTES, SEGMENT_TEMP_NAME, SegmentHeader, WITNESS_NAME, chain_origin,
-    segment_name,
+    heads_name, segment_name,
 };
-use super::heads::HeadsCheckpoint;
 use super::losses::{Gap, Losses};
 use super::scan::{Scan, ScanStop, Scanner};
-use super::survey::{Survey, WitnessFound, read_checkpoints, survey};
+use super::survey::{Survey, WitnessFound, read_checkpoint, read_checkpoints, survey};
 use super::witness::{Testimony, Witness};
 use crate::types::{Position, StreamId};
 use std::path::Path;
@@ -72,8 +72,7 @@ pub(crate) fn read(
 ) -> Result<Recovered, OpenError> {
     let store = found.store().ok_or_else(|| OpenError::NoJournal { dir: dir.into() })?;
     let mut report = Recovery { notes: found.notes.clone(), ..Recovery::default() };
-    let checkpoints = read_checkpoints(files, dir, found, &mut report.notes)?;
-    let scan = scan_from_newest(files, dir, found, &checkpoints, &mut report)?;
+    let (scan, remembered) = scan_from_newest(files, dir, found, &mut report)?;
     let last_segment = found.segments.last().ok_or_else(|| OpenError::NoJournal { dir: dir.into() })?;
     let mut recovered = Recovered {
         store,
@@ -91,7 +90,7 @@ pub(crate) fn read(
         Decided::default()
     };
     judge_losses(&recovered.scan.losses, &decided, policy)?;
-    judge_tail(found, &checkpoints, &mut recovered, policy.accept_loss)?;
+    judge_tail(found, &remembered, &mut recovered, policy.accept_loss)?;
     tell_losses(&mut recovered);
     let last = recovered.last();
     recovered.report.durable = last;
@@ -102,32 +101,38 @@ pub(crate) fn read(
     Ok(recovered)
 }
 
+/// Scans to the end, from the newest checkpoint that fits. Answers the positions of those that were read as well;
+/// one that was not is older than the one that fits.
 fn scan_from_newest(
     files: &dyn Files,
     dir: &Path,
     found: &Survey,
-    checkpoints: &[HeadsCheckpoint],
     report: &mut Recovery,
-) -> Result<Scan, OpenError> {
+) -> Result<(Scan, Vec<Position>), OpenError> {
+    let mut remembered = Vec::new();
     // Once damage was met, checkpoints are evidence of what was lost, and no way around it.
-    let starts = if found.is_suspect { &[] } else { checkpoints };
-    for checkpoint in starts {
+    let starts = if found.is_suspect { &[][..] } else { &found.heads };
+    for named in starts {
+        // One at a time: the heads of many streams take as much room as the whole journal does once it is open.
+        let Some(checkpoint) = read_checkpoint(files, dir, found, named, &mut report.notes)? else {
+            continue;
+        };
+        let position = checkpoint.position;
+        remembered.push(position);
         let mut scanner = Scanner::new(files, dir, found, Some(checkpoint), &[]);
         match scanner.run() {
             Ok(()) => {
-                report.checkpoint = Some(checkpoint.position);
-                return Ok(scanner.scan);
+                report.checkpoint = Some(position);
+                return Ok((scanner.scan, remembered));
             }
-            Err(ScanStop::Checkpoint(why)) => {
-                report
-                    .notes
-                    .push(format!("the heads checkpoint at {} is not used: {why}", checkpoint.position));
-            }
+            Err(ScanStop::Checkpoint(why)) => report.notes.push(not_used(position, &why)),
             Err(ScanStop::Damage) => break,
             Err(ScanStop::Failed(error)) => return Err(error),
         }
     }
-    let mut scanner = Scanner::new(files, dir, found, None, checkpoints);
+    let mut notes = Vec::new();
+    let checkpoints = read_checkpoints(files, dir, found, &mut notes)?;
+    let mut scanner = Scanner::new(files, dir, found, None, &checkpoints);
     match scanner.run() {
         Ok(()) => {}
         Err(ScanStop::Failed(error)) => return Err(error),
@@ -140,10 +145,16 @@ fn scan_from_newest(
     };
     for (position, why) in &scan.refuted {
         if !is_told(*position, &report.notes) {
-            report.notes.push(format!("the heads checkpoint at {position} is not used: {why}"));
+            notes.push(not_used(*position, why));
         }
     }
-    Ok(scan)
+    notes.retain(|note| !report.notes.contains(note));
+    report.notes.append(&mut notes);
+    Ok((scan, checkpoints.iter().map(|checkpoint| checkpoint.position).collect()))
+}
+
+fn not_used(position: Position, why: &str) -> String {
+    format!("the heads checkpoint at {position} is not used: {why}")
 }
 
 /// Decides whether what was lost can be lived with.
@@ -195,7 +206,7 @@ fn tell_losses(recovered: &mut Recovered) {
 
 fn judge_tail(
     found: &Survey,
-    checkpoints: &[HeadsCheckpoint],
+    remembered: &[Position],
     recovered: &mut Recovered,
     accept_loss: bool,
 ) -> Result<(), OpenError> {
@@ -209,8 +220,7 @@ fn judge_tail(
         WitnessFound::Missing => return Err(OpenError::WitnessLost { state: "missing", found: last }),
         _ => return Err(OpenError::WitnessLost { state: "unreadable", found: last }),
     };
-    let remembered = checkpoints.iter().map(|checkpoint| checkpoint.position).max().unwrap_or_default();
-    let witnessed = testified.max(remembered);
+    let witnessed = testified.max(remembered.iter().copied().max().unwrap_or_default());
     if witnessed > last {
         if !accept_loss {
             return Err(match &recovered.scan.leftover {
@@ -219,8 +229,7 @@ fn judge_tail(
             });
         }
         recovered.report.lost = Some(TailLoss { witnessed, found: last });
-        recovered.beyond =
-            checkpoints.iter().map(|checkpoint| checkpoint.position).filter(|at| *at > last).collect();
+        recovered.beyond = remembered.iter().copied().filter(|at| *at > last).collect();
     }
     if let Some(leftover) = &recovered.scan.leftover {
         let bytes = leftover.end - recovered.scan.tail_offset;
@@ -296,13 +305,19 @@ fn repair(files: &dyn Files, dir: &Path, found: &Survey, recovered: Recovered) -
     if let Some(leftover) = &recovered.scan.leftover {
         write_zeros(&*tail, recovered.scan.tail_offset, leftover.end)?;
     }
+    let last = recovered.last();
+    let is_witnessed = recovered.testimony.is_some_and(|testimony| testimony.position == last);
+    if let Some(from) = recovered.scan.last_batch.filter(|_| !is_witnessed) {
+        write_again(&*tail, from, recovered.scan.tail_offset)?;
+    }
     tail.sync()?;
-    for position in &recovered.beyond {
-        files.remove(&dir.join(super::format::heads_name(*position)))?;
+    let is_whole = recovered.scan.losses.gaps().is_empty();
+    let refuted = recovered.scan.refuted.iter().map(|(position, _)| position).filter(|_| is_whole);
+    for position in recovered.beyond.iter().chain(refuted) {
+        files.remove(&dir.join(heads_name(*position)))?;
     }
     files.sync_dir(dir)?;
     remember_losses(files, dir, found, &recovered)?;
-    let last = recovered.last();
     let witness_path = dir.join(WITNESS_NAME);
     let mut witness = match recovered.testimony {
         Some(testimony) => Witness::new(files.open_write(&witness_path)?, testimony),
@@ -312,11 +327,19 @@ fn repair(files: &dyn Files, dir: &Path, found: &Survey, recovered: Recovered) -
             Witness::new(files.create(&witness_path)?, origin)
         }
     };
-    if recovered.testimony.is_none_or(|testimony| testimony.position != last) {
+    if !is_witnessed {
         witness.testify(last, recovered.scan.chain)?;
         files.sync_dir(dir)?;
     }
     Ok(Ready { recovered, tail, witness })
+}
+
+/// Writes a range as it reads. Only the last batch can be missing on the disk: after a failed sync no other is
+/// written.
+fn write_again(file: &dyn Handle, from: u64, to: u64) -> std::io::Result<()> {
+    let mut bytes = vec![0u8; (to - from) as usize];
+    let read = read_full(file, &mut bytes, from)?;
+    write_full(file, &bytes[..read], from).map_err(|failure| failure.error)
 }
 
 /// Sees to it that the next opening looks at everything for as long as there is damage.

@@ -36,6 +36,8 @@ pub(crate) struct Scan {
     pub(crate) heads: HeadMap,
     /// Where the next batch of the last segment belongs.
     pub(crate) tail_offset: u64,
+    /// Where the last batch of the last segment starts, if it has one.
+    pub(crate) last_batch: Option<u64>,
     pub(crate) batches: u64,
     pub(crate) records: u64,
     /// Bytes of the records read.
@@ -73,13 +75,23 @@ impl From<OpenError> for ScanStop {
     }
 }
 
+/// A checkpoint that a scan starts from, without its heads.
+#[derive(Clone, Copy)]
+struct Start {
+    position: Position,
+    chain: u64,
+    bytes: u64,
+}
+
 /// A scan in progress.
 pub(crate) struct Scanner<'a> {
     files: &'a dyn Files,
     dir: &'a Path,
     survey: &'a Survey,
     /// Where to start from instead of the first segment.
-    checkpoint: Option<&'a HeadsCheckpoint>,
+    checkpoint: Option<Start>,
+    /// Its heads, until the scan has come to it.
+    start_heads: HeadMap,
     /// Checkpoints to compare with when their position is passed.
     compare: &'a [HeadsCheckpoint],
     /// Segments to scan.
@@ -98,13 +110,18 @@ impl<'a> Scanner<'a> {
         files: &'a dyn Files,
         dir: &'a Path,
         survey: &'a Survey,
-        checkpoint: Option<&'a HeadsCheckpoint>,
+        checkpoint: Option<HeadsCheckpoint>,
         compare: &'a [HeadsCheckpoint],
     ) -> Self {
+        let of = |it: HeadsCheckpoint| {
+            (Start { position: it.position, chain: it.chain, bytes: it.bytes }, it.heads)
+        };
+        let (checkpoint, start_heads) = checkpoint.map(of).unzip();
+        let start_heads = start_heads.unwrap_or_default();
         let scan = Scan { next: Position::new(1), ..Scan::default() };
         let range = 0..survey.segments.len();
         let (is_part, starts, passed) = (false, BTreeMap::new(), Vec::new());
-        Self { files, dir, survey, checkpoint, compare, range, is_part, starts, passed, scan }
+        Self { files, dir, survey, checkpoint, start_heads, compare, range, is_part, starts, passed, scan }
     }
 
     /// A scan of some segments only. It compares what it can.
@@ -229,6 +246,7 @@ impl<'a> Scanner<'a> {
         let io = |source| OpenError::io("reading", self.dir.join(&segment.name), source);
         let mut window = Window::new(file.clone(), SCAN_BYTES);
         let mut offset = SEGMENT_HEADER_BYTES as u64;
+        self.scan.last_batch = None;
         loop {
             self.scan.tail_offset = offset;
             let (detail, batch) = match window.header(offset).map_err(io)? {
@@ -364,7 +382,7 @@ impl<'a> Scanner<'a> {
                 if batch.header.chain_after() != checkpoint.chain {
                     return Err(ScanStop::Checkpoint("it remembers another history".into()));
                 }
-                self.scan.heads.clone_from(&checkpoint.heads);
+                self.scan.heads = std::mem::take(&mut self.start_heads);
                 self.scan.bytes = checkpoint.bytes;
             }
             Some(checkpoint) if batch.header.first <= checkpoint.position => {
@@ -381,6 +399,7 @@ impl<'a> Scanner<'a> {
         self.scan.next = last.next();
         self.scan.chain = batch.header.chain_after();
         self.scan.batches += 1;
+        self.scan.last_batch = Some(batch.offset);
         if let WitnessFound::Valid(testimony) = self.survey.witness
             && testimony.position == last
             && testimony.chain != self.scan.chain
@@ -460,15 +479,7 @@ fn damaged(
     last: Option<Position>,
     detail: &str,
 ) -> OpenError {
-    let streams = Vec::new();
-    OpenError::Damaged(Damage {
-        segment: segment.name.clone(),
-        offset,
-        first,
-        last,
-        streams,
-        detail: detail.into(),
-    })
+    OpenError::Damaged(Damage { last, ..Scanner::place(segment, offset, first, detail) })
 }
 
 fn follows(record: &Record, position: Position, head: Head) -> Result<(), &'static str> {

@@ -232,6 +232,27 @@ fn damaged_header(segment: String, first: Position, detail: &str) -> OpenError {
     OpenError::Damaged(Damage { segment, offset: 0, first, last: None, streams, detail: detail.into() })
 }
 
+/// A heads checkpoint; `None` if the file is none of this store, which is then told in `notes`.
+pub(crate) fn read_checkpoint(
+    files: &dyn Files,
+    dir: &Path,
+    found: &Survey,
+    (position, name): &(Position, String),
+    notes: &mut Vec<String>,
+) -> Result<Option<HeadsCheckpoint>, OpenError> {
+    let path = dir.join(name);
+    let io = |source| OpenError::io("reading", &path, source);
+    let file = files.open_read(&path).map_err(io)?;
+    match HeadsCheckpoint::read(&*file).map_err(io)? {
+        Ok(checkpoint) if checkpoint.position == *position && Some(checkpoint.store) == found.store() => {
+            return Ok(Some(checkpoint));
+        }
+        Ok(_) => notes.push(format!("{name} is not a checkpoint of this store at that position; not used")),
+        Err(error) => notes.push(format!("{name} is unreadable ({error}); not used")),
+    }
+    Ok(None)
+}
+
 /// The valid heads checkpoints, newest first, and what is to be told of the others.
 pub(crate) fn read_checkpoints(
     files: &dyn Files,
@@ -239,22 +260,8 @@ pub(crate) fn read_checkpoints(
     found: &Survey,
     notes: &mut Vec<String>,
 ) -> Result<Vec<HeadsCheckpoint>, OpenError> {
-    let mut valid = Vec::new();
-    for (position, name) in &found.heads {
-        let path = dir.join(name);
-        let io = |source| OpenError::io("reading", &path, source);
-        let file = files.open_read(&path).map_err(io)?;
-        match HeadsCheckpoint::read(&*file).map_err(io)? {
-            Ok(checkpoint) if checkpoint.position == *position && Some(checkpoint.store) == found.store() => {
-                valid.push(checkpoint);
-            }
-            Ok(_) => {
-                notes.push(format!("{name} is not a checkpoint of this store at that position; not used"));
-            }
-            Err(error) => notes.push(format!("{name} is unreadable ({error}); not used")),
-        }
-    }
-    Ok(valid)
+    let read = found.heads.iter().map(|named| read_checkpoint(files, dir, found, named, notes).transpose());
+    read.flatten().collect()
 }
 
 /// Opens a segment for reading.

@@ -18,7 +18,9 @@ use super::ballast;
 use super::config::JournalConfig;
 use super::files::{Files, Handle, is_no_space, write_full, write_zeros};
 use super::format::{BATCH_HEADER_BYTES, BatchHeader, SEGMENT_HEADER_BYTES, SegmentHeader, aligned};
-use super::heads::HeadsCheckpoint;
+use super::head_map::Place;
+use super::heads;
+use super::herald::Herald;
 use super::keeper::{Keeper, Prepared};
 use super::queue::{Request, Taken};
 use super::recovery::{Ready, place_segment};
@@ -37,6 +39,9 @@ use tokio::sync::oneshot;
 /// How long the writer waits for work when nothing else is left to do: it only bounds one wait.
 const IDLE_PATIENCE: Duration = Duration::from_hours(1);
 
+/// Records a batch gets room for at once: one for each request, as long as this is not much.
+const RECORDS_EXPECTED_MAX: usize = 1 << 10;
+
 /// Why a batch was not made durable.
 #[derive(Clone, Debug)]
 enum Failed {
@@ -46,9 +51,17 @@ enum Failed {
     Poisoned(String),
 }
 
-enum Answer {
+/// What a caller is to be told.
+pub(crate) enum Answer {
     Append(oneshot::Sender<AppendOutcome>, AppendOutcome),
     Claim(oneshot::Sender<Result<Claim, Unavailable>>, StreamId, Claim),
+}
+
+/// What a batch makes of a stream, and where readers' heads have it.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    owned: Owned,
+    place: Option<Place>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,6 +77,7 @@ pub(crate) struct Writer {
     dir: PathBuf,
     config: JournalConfig,
     keeper: Option<Keeper>,
+    herald: Option<Herald>,
     spare: Option<Prepared>,
     witness: Witness,
     witnessed_at: Instant,
@@ -78,7 +92,9 @@ pub(crate) struct Writer {
     /// Reused from batch to batch.
     buffer: Vec<u8>,
     records: Vec<Record>,
-    overlay: BTreeMap<StreamId, Owned>,
+    /// Bytes of these records as they are written.
+    body_bytes: usize,
+    overlay: BTreeMap<StreamId, Pending>,
     answers: Vec<Answer>,
     is_closing: bool,
 }
@@ -100,6 +116,7 @@ impl Writer {
         ready: Ready,
     ) -> io::Result<Self> {
         let keeper = Keeper::start(shared.clone(), files.clone(), dir.clone())?;
+        let herald = Herald::start()?;
         let recovered = ready.recovered;
         Ok(Self {
             shared,
@@ -107,6 +124,7 @@ impl Writer {
             dir,
             config,
             keeper: Some(keeper),
+            herald: Some(herald),
             spare: None,
             witness: ready.witness,
             witnessed_at: now(),
@@ -120,6 +138,7 @@ impl Writer {
             checkpoint: recovered.report.checkpoint,
             buffer: Vec::new(),
             records: Vec::new(),
+            body_bytes: 0,
             overlay: BTreeMap::new(),
             answers: Vec::new(),
             is_closing: false,
@@ -128,7 +147,7 @@ impl Writer {
 
     /// Works until the journal is closed, abandoned or poisoned.
     pub(crate) fn run(mut self) {
-        let mut requests = Vec::new();
+        let mut requests = VecDeque::new();
         loop {
             let is_witnessed = self.witness.position() == self.durable();
             let patience = if is_witnessed {
@@ -147,17 +166,17 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, requests: &mut Vec<Request>) -> Flow {
+    fn commit(&mut self, requests: &mut VecDeque<Request>) -> Flow {
         self.judge(requests);
         let failed = if self.records.is_empty() { Ok(()) } else { self.write() };
         match failed {
             Ok(()) => {
                 self.publish();
-                self.answer(None);
+                self.herald.as_ref().expect("the herald stays until the end").tell(&mut self.answers);
             }
             Err(Failed::NoSpace(why)) => {
                 self.publish_epochs(&why);
-                self.answer(Some(&Failed::NoSpace(why)));
+                self.refuse_batch(&Failed::NoSpace(why));
             }
             Err(Failed::Poisoned(why)) => return self.poison(why),
         }
@@ -169,27 +188,29 @@ impl Writer {
     }
 
     /// Decides every request against durable heads and what this batch has added to them.
-    fn judge(&mut self, requests: &mut Vec<Request>) {
+    fn judge(&mut self, requests: &mut VecDeque<Request>) {
         let shared = self.shared.clone();
         let view = shared.view();
+        self.records.reserve(requests.len().min(RECORDS_EXPECTED_MAX));
         for request in requests.drain(..) {
             match request {
                 _ if self.is_closing => refuse(request, &Unavailable::Closed),
                 Request::Append { append, reply, .. } => {
                     let stream = append.stream;
-                    let owned = self.owned(&view, stream);
+                    let Pending { owned, place } = self.pending(&view, stream);
                     let outcome = gate::judge(owned, &append).unwrap_or_else(|| {
                         let first = Position::new(self.next.get() + self.records.len() as u64);
                         let (outcome, head) = gate::place(append, owned, first, &mut self.records);
-                        self.overlay.insert(stream, Owned { head, ..owned });
+                        self.overlay.insert(stream, Pending { owned: Owned { head, ..owned }, place });
                         outcome
                     });
                     self.answers.push(Answer::Append(reply, outcome));
                 }
                 Request::Claim { stream, reply } => {
                     self.minted = self.minted.next();
-                    let owned = Owned { epoch: self.minted, ..self.owned(&view, stream) };
-                    self.overlay.insert(stream, owned);
+                    let Pending { owned, place } = self.pending(&view, stream);
+                    let owned = Owned { epoch: self.minted, ..owned };
+                    self.overlay.insert(stream, Pending { owned, place });
                     let claim = Claim { epoch: owned.epoch, head: owned.head };
                     self.answers.push(Answer::Claim(reply, stream, claim));
                 }
@@ -204,8 +225,12 @@ impl Writer {
         Position::new(self.next.get() - 1)
     }
 
-    fn owned(&self, view: &View, stream: StreamId) -> Owned {
-        self.overlay.get(&stream).or_else(|| view.heads.get(&stream)).copied().unwrap_or_default()
+    /// What is held about a stream once this batch is durable.
+    fn pending(&self, view: &View, stream: StreamId) -> Pending {
+        self.overlay.get(&stream).copied().unwrap_or_else(|| {
+            let place = view.heads.find(&stream);
+            Pending { owned: place.map_or_else(Owned::default, |place| *view.heads.at(place)), place }
+        })
     }
 
     /// Encodes the batch, writes it and syncs it.
@@ -218,6 +243,7 @@ impl Writer {
         let body = &self.buffer[BATCH_HEADER_BYTES..];
         assert!(body.len() <= LIMITS.batch_bytes_max, "the queue gives out no more than a batch holds");
         let body_bytes = body.len();
+        self.body_bytes = body_bytes;
         let header = |chain| BatchHeader {
             body_bytes: body_bytes as u32,
             count: self.records.len() as u32,
@@ -293,8 +319,8 @@ impl Writer {
     /// Shows readers what has become durable.
     fn publish(&mut self) {
         let mut view = self.shared.view_mut();
-        for (stream, owned) in std::mem::take(&mut self.overlay) {
-            let before = view.heads.insert(stream, owned).unwrap_or_default();
+        for (stream, Pending { owned, place }) in std::mem::take(&mut self.overlay) {
+            let before = view.heads.insert_at(place, stream, owned).unwrap_or_default();
             assert!(before.head.version <= owned.head.version, "heads only rise");
             let is_begun = before.head.version == Version::ZERO && owned.head.version != Version::ZERO;
             view.stats.streams += u64::from(is_begun);
@@ -302,11 +328,7 @@ impl Writer {
         if let Some(last) = self.records.last() {
             let appended =
                 |answer: &&Answer| matches!(answer, Answer::Append(_, AppendOutcome::Appended { .. }));
-            let body = self
-                .records
-                .iter()
-                .map(|it| record::encoded_len(it.payload.len(), it.context.as_ref()) as u64);
-            view.stats.bytes += body.sum::<u64>();
+            view.stats.bytes += self.body_bytes as u64;
             view.stats.appends += self.answers.iter().filter(appended).count() as u64;
             view.stats.batches += 1;
             view.stats.syncs += 1;
@@ -314,7 +336,7 @@ impl Writer {
             view.chain = self.chain;
             view.refusal = None;
             self.next = last.position.next();
-            view.ring.extend(self.records.drain(..));
+            view.ring.push(std::mem::take(&mut self.records), self.body_bytes);
         }
         let durable = view.durable;
         drop(view);
@@ -334,7 +356,7 @@ impl Writer {
         self.records.clear();
         let mut view = self.shared.view_mut();
         view.refusal = Some(Unavailable::NoSpace(why.to_owned()));
-        for (stream, owned) in std::mem::take(&mut self.overlay) {
+        for (stream, Pending { owned, .. }) in std::mem::take(&mut self.overlay) {
             if owned.epoch > Epoch::ZERO {
                 let before = view.heads.get(&stream).copied().unwrap_or_default();
                 view.heads.insert(stream, Owned { epoch: owned.epoch, ..before });
@@ -342,31 +364,29 @@ impl Writer {
         }
     }
 
-    /// Answers the batch. A dropped receiver gave up waiting; what it asked for stands all the same.
-    fn answer(&mut self, failed: Option<&Failed>) {
+    /// Answers a batch that is not durable.
+    fn refuse_batch(&mut self, failed: &Failed) {
         for answer in self.answers.drain(..) {
             match (answer, failed) {
-                (Answer::Append(reply, outcome), None) => drop(reply.send(outcome)),
-                (Answer::Claim(reply, _, claim), None) => drop(reply.send(Ok(claim))),
-                (Answer::Append(reply, fenced @ AppendOutcome::Fenced { .. }), Some(_)) => {
+                (Answer::Append(reply, fenced @ AppendOutcome::Fenced { .. }), _) => {
                     drop(reply.send(fenced));
                 }
-                (Answer::Append(reply, _), Some(Failed::NoSpace(why))) => {
+                (Answer::Append(reply, _), Failed::NoSpace(why)) => {
                     drop(reply.send(AppendOutcome::Unavailable(Unavailable::NoSpace(why.clone()))));
                 }
-                (Answer::Claim(reply, stream, claim), Some(Failed::NoSpace(_))) => {
+                (Answer::Claim(reply, stream, claim), Failed::NoSpace(_)) => {
                     // The head it saw may have been in the refused batch.
                     let head =
                         self.shared.view().heads.get(&stream).map_or_else(Default::default, |it| it.head);
                     drop(reply.send(Ok(Claim { head, ..claim })));
                 }
-                (Answer::Append(reply, AppendOutcome::Appended { .. }), Some(Failed::Poisoned(_))) => {
+                (Answer::Append(reply, AppendOutcome::Appended { .. }), Failed::Poisoned(_)) => {
                     drop(reply.send(AppendOutcome::Unknown));
                 }
-                (Answer::Append(reply, _), Some(Failed::Poisoned(why))) => {
+                (Answer::Append(reply, _), Failed::Poisoned(why)) => {
                     drop(reply.send(AppendOutcome::Unavailable(Unavailable::Poisoned(why.clone()))));
                 }
-                (Answer::Claim(reply, ..), Some(Failed::Poisoned(why))) => {
+                (Answer::Claim(reply, ..), Failed::Poisoned(why)) => {
                     drop(reply.send(Err(Unavailable::Poisoned(why.clone()))));
                 }
             }
@@ -377,7 +397,7 @@ impl Writer {
         tracing::error!(%why, "the log is poisoned and refuses every append until it is opened again");
         let reason = Unavailable::Poisoned(why.clone());
         refuse_all(self.shared.queue.end(reason.clone()), &reason);
-        self.answer(Some(&Failed::Poisoned(why)));
+        self.refuse_batch(&Failed::Poisoned(why));
         self.shared.end(reason);
         Flow::Stop
     }
@@ -408,15 +428,16 @@ impl Writer {
     /// Ends a clean close: nothing waits, everything is durable.
     fn finish(&mut self) {
         refuse_all(self.shared.queue.end(Unavailable::Closed), &Unavailable::Closed);
+        // Whoever waits for the end has been told before it.
+        self.herald = None;
         // The keeper may be writing the same temporary file.
         self.keeper = None;
         let durable = self.durable();
-        if durable > Position::ZERO && self.checkpoint != Some(durable) {
-            let checkpoint = self.shared.heads_checkpoint();
-            assert_eq!(checkpoint.position, durable, "readers see all that is durable");
-            if let Err(error) = self.write_checkpoint(&checkpoint) {
-                tracing::warn!(%error, "the heads checkpoint was not written; the next opening reads more of the log");
-            }
+        if durable > Position::ZERO
+            && self.checkpoint != Some(durable)
+            && let Err(error) = self.write_checkpoint(durable)
+        {
+            tracing::warn!(%error, "the heads checkpoint was not written; the next opening reads more of the log");
         }
         if self.testify(Duration::ZERO) == Flow::GoOn {
             self.shared.end(Unavailable::Closed);
@@ -426,14 +447,16 @@ impl Writer {
 
 impl Writer {
     /// Writes a heads checkpoint, into the room of the ballast if there is no other.
-    fn write_checkpoint(&self, checkpoint: &HeadsCheckpoint) -> io::Result<()> {
+    fn write_checkpoint(&self, durable: Position) -> io::Result<()> {
         let (files, dir) = (&*self.files, &*self.dir);
-        let written = checkpoint.write(files, dir);
+        let (position, encoded) = self.shared.encoded_heads();
+        assert_eq!(position, durable, "readers see all that is durable");
+        let written = heads::write(files, dir, position, &encoded);
         if !written.as_ref().is_err_and(is_no_space) {
             return written;
         }
         ballast::release(files, dir)?;
-        checkpoint.write(files, dir)?;
+        heads::write(files, dir, position, &encoded)?;
         // Opening tries again if there is no room for it now.
         drop(ballast::ensure(files, dir, self.config.ballast_bytes));
         Ok(())

@@ -43,14 +43,22 @@ impl Place {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(Error::io("listing", target)(error)),
         }
-        let mut name = target.as_os_str().to_owned();
+        // Without the slash that a directory may be named with: behind it, the name would be one inside.
+        let target: PathBuf = target.components().collect();
+        let mut name = target.clone().into_os_string();
         name.push(".partial");
         let partial = PathBuf::from(name);
-        if partial.exists() {
-            return Err(Error::Leftover { path: partial });
+        if let Some(parent) = partial.parent() {
+            std::fs::create_dir_all(parent).map_err(Error::io("creating", parent))?;
         }
-        std::fs::create_dir_all(&partial).map_err(Error::io("creating", &partial))?;
-        Ok(Self { target: target.into(), partial, is_finished: false })
+        // Only one of several runs makes it: the others leave it alone.
+        match std::fs::create_dir(&partial) {
+            Ok(()) => Ok(Self { target, partial, is_finished: false }),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                Err(Error::Leftover { path: partial })
+            }
+            Err(error) => Err(Error::io("creating", &partial)(error)),
+        }
     }
 
     pub(crate) fn dir(&self) -> &Path {

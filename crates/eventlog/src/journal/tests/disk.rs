@@ -2,7 +2,8 @@
 //!
 //! Fault model: what was synced stays. Of what was written since, a power cut keeps any subset of 512-byte
 //! sectors; of names created or renamed since the directory was synced, all or none. A killed process loses
-//! nothing.
+//! nothing. After a failed sync the system shows what was written and takes it for synced, though it is not: only
+//! writing it again gets it to the disk.
 
 use crate::journal::files::{Files, Handle};
 use std::collections::{BTreeMap, BTreeSet};
@@ -269,6 +270,7 @@ impl Handle for Open {
         }
         if let Some(left) = &mut state.syncs_left {
             if *left == 0 {
+                state.contents.get_mut(&self.inode).unwrap().dirty.clear();
                 return Err(ill());
             }
             *left -= 1;

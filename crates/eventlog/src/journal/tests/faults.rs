@@ -7,8 +7,8 @@ use crate::journal::files::Files;
 use crate::journal::{JournalConfig, OpenError};
 use crate::types::{AppendOutcome, Epoch, Position, Unavailable, Version};
 use crate::{Log, ReadError};
-use futures::StreamExt;
 use futures::future::join_all;
+use futures::{FutureExt, StreamExt};
 use std::path::Path;
 
 #[tokio::test]
@@ -101,6 +101,28 @@ async fn a_failed_sync_poisons_the_log() {
     let (journal, _) = open_with(&disk, large()).unwrap();
     put(&journal, stream(1), [event(3)]).await;
     assert_sound(&journal);
+}
+
+#[tokio::test]
+async fn what_a_failed_sync_left_in_memory_only_is_on_disk_before_it_is_handed_out() {
+    for seed in 0..8 {
+        let disk = Disk::default();
+        let (journal, _) = open_with(&disk, large()).unwrap();
+        put(&journal, stream(1), [event(1)]).await;
+        let epoch = journal.epoch(stream(1));
+        disk.fail_sync_after(0);
+        let unknown = journal.append(append(stream(1), epoch, 1, [event(2), event(3)])).await;
+        assert_eq!(unknown, AppendOutcome::Unknown);
+        drop(journal);
+        disk.heal();
+        let (journal, recovery) = open_with(&disk, large()).unwrap();
+        assert_eq!(recovery.durable, Position::new(3), "the system still shows it");
+        let all = everything(&journal);
+        drop(journal);
+        disk.power_cut(seed);
+        let (journal, _) = open_with(&disk, large()).unwrap();
+        assert_eq!(everything(&journal), all, "seed {seed}: somebody may have acted on it");
+    }
 }
 
 #[tokio::test]
@@ -280,4 +302,34 @@ async fn a_panic_of_the_writer_answers_unknown_and_poisons() {
     let journal = open(&disk);
     assert_eq!(journal.durable(), Position::new(1));
     assert_sound(&journal);
+}
+
+#[tokio::test]
+async fn everybody_in_a_large_batch_has_been_told_when_the_journal_is_closed() {
+    const WRITERS: u64 = 100;
+    let disk = Disk::default();
+    let (journal, _) = open_with(&disk, large()).unwrap();
+    let mut epochs = Vec::new();
+    for number in 0..WRITERS {
+        epochs.push(journal.claim(stream(number)).await.unwrap().epoch);
+    }
+    disk.hold_syncs();
+    let mut answers = Vec::new();
+    for (number, &epoch) in (0..).zip(&epochs) {
+        // Every other one expects a version that is not there.
+        answers.push(journal.append(append(stream(number), epoch, number % 2, [event(number)])));
+    }
+    disk.wait_for_held_sync();
+    let closing = journal.close();
+    disk.release_syncs();
+    closing.await;
+    for (number, answer) in (0u64..).zip(answers) {
+        let outcome = answer.now_or_never().expect("nobody waits for a journal that is closed");
+        let is_right = match number % 2 {
+            0 => matches!(outcome, AppendOutcome::Appended { .. }),
+            _ => matches!(outcome, AppendOutcome::Conflict { actual: Version::ZERO }),
+        };
+        assert!(is_right, "writer {number}: {outcome:?}");
+    }
+    assert_eq!(journal.durable().get(), WRITERS / 2);
 }

@@ -5,7 +5,7 @@ use super::{STORE, dir, heads, open, put, segment, witness};
 use crate::Log;
 use crate::conformance::shape::{everything, history, sized_event, stream};
 use crate::journal::files::Files;
-use crate::journal::heads::HeadsCheckpoint;
+use crate::journal::heads::{self, HeadsCheckpoint};
 use crate::journal::offline::{JournalReader, verify_on};
 use crate::journal::parts::scan_in_parts;
 use crate::journal::recovery::Policy;
@@ -117,7 +117,7 @@ async fn scanning_in_parts_finds_what_one_scan_finds_and_answers_for_nothing_els
     let file = wrong.open_read(&heads(40)).unwrap();
     let mut checkpoint = HeadsCheckpoint::read(&*file).unwrap().unwrap();
     checkpoint.heads.get_mut(&stream(1)).unwrap().head.version = Version::new(3);
-    checkpoint.write(&wrong, Path::new("/journal")).unwrap();
+    heads::write(&wrong, Path::new("/journal"), checkpoint.position, &checkpoint.encode()).unwrap();
     assert!(scans(&wrong).1.iter().all(Option::is_none));
 }
 
@@ -143,7 +143,7 @@ async fn verification_compares_checkpoints_and_witness_with_history() {
     let file = wrong.open_read(&heads(40)).unwrap();
     let mut checkpoint = HeadsCheckpoint::read(&*file).unwrap().unwrap();
     checkpoint.heads.get_mut(&stream(1)).unwrap().head.version = Version::new(3);
-    checkpoint.write(&wrong, Path::new("/journal")).unwrap();
+    heads::write(&wrong, Path::new("/journal"), checkpoint.position, &checkpoint.encode()).unwrap();
     let problem = verify(&wrong).problem.expect("one head is wrong");
     assert!(problem.contains("heads checkpoint at position 40"), "{problem}");
 

@@ -176,34 +176,42 @@ async fn every_torn_byte_sector_and_bit_of_the_journal_is_a_prefix_or_named() {
 }
 
 #[tokio::test]
-async fn every_damage_to_a_checkpoint_costs_time_and_to_the_witness_is_refused_or_covered() {
+async fn every_bit_and_every_cut_of_a_heads_checkpoint_costs_time_and_nothing_else() {
     let (disk, all) = filled(8, true).await;
-    let mut counts = BTreeMap::new();
     let checkpoint = heads(all.len() as u64);
     let bytes = disk.snapshot()[&checkpoint].len();
+    for bit in 0..bytes * 8 {
+        let at = bit / 8;
+        let verdict = judge(&disk, &all, &checkpoint, at..at + 1, |bytes| bytes[at] ^= 1 << (bit % 8));
+        assert_eq!(verdict, Verdict::Whole, "bit {bit}");
+    }
     for at in 0..bytes {
-        for damage in [0x01u8, 0x80] {
-            let verdict = judge(&disk, &all, &checkpoint, at..at + 1, |bytes| bytes[at] ^= damage);
-            assert_eq!(verdict, Verdict::Whole, "byte {at}");
-        }
         let verdict = judge(&disk, &all, &checkpoint, at..bytes, |bytes| bytes.truncate(at));
         assert_eq!(verdict, Verdict::Whole, "cut at {at}");
     }
-    for at in (0..2 * SECTOR_BYTES).step_by(3) {
-        let verdict = judge(&disk, &all, &witness(), at..at + 1, |bytes| bytes[at] ^= 0x10);
-        assert_eq!(verdict, Verdict::Whole, "one slot is enough: byte {at}");
-        count(&mut counts, judge(&disk, &all, &witness(), at..2 * SECTOR_BYTES, |bytes| bytes.truncate(at)));
-        let both = |bytes: &mut Vec<u8>| {
-            bytes[at % SECTOR_BYTES] ^= 4;
-            bytes[at % SECTOR_BYTES + SECTOR_BYTES] ^= 4;
-        };
-        assert_eq!(judge(&disk, &all, &witness(), 0..2 * SECTOR_BYTES, both), Verdict::Named, "byte {at}");
+}
+
+#[tokio::test]
+async fn every_bit_and_every_cut_of_the_witness_is_covered_by_its_other_slot_or_refused() {
+    let (disk, all) = filled(8, true).await;
+    let end = 2 * SECTOR_BYTES;
+    for bit in 0..end * 8 {
+        let at = bit / 8;
+        let verdict = judge(&disk, &all, &witness(), at..at + 1, |bytes| bytes[at] ^= 1 << (bit % 8));
+        assert_eq!(verdict, Verdict::Whole, "one slot is enough: bit {bit}");
     }
-    assert_eq!(
-        counts[&Verdict::Named],
-        SECTOR_BYTES.div_ceil(3) as u64,
-        "cut before the end of the first slot"
-    );
+    for bit in 0..SECTOR_BYTES * 8 {
+        let both = |bytes: &mut Vec<u8>| {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            bytes[bit / 8 + SECTOR_BYTES] ^= 1 << (bit % 8);
+        };
+        assert_eq!(judge(&disk, &all, &witness(), 0..end, both), Verdict::Named, "bit {bit} of both slots");
+    }
+    for at in 0..end {
+        let verdict = judge(&disk, &all, &witness(), at..end, |bytes| bytes.truncate(at));
+        let expected = if at < SECTOR_BYTES { Verdict::Named } else { Verdict::Whole };
+        assert_eq!(verdict, expected, "cut at {at}");
+    }
 }
 
 /// Draws that are the same for the same seed.

@@ -325,3 +325,22 @@ async fn many_damages_at_once_are_each_named_and_no_stream_is_served_with_a_hole
     eprintln!("{served} served, {refused} refused");
     assert!(served > 30 && refused > 10, "{served} served, {refused} refused");
 }
+
+#[tokio::test]
+async fn a_checkpoint_written_without_lost_records_is_gone_once_they_are_back() {
+    let (disk, all) = five_batches().await;
+    let whole = disk.snapshot()[&segment(1)].clone();
+    let edges = batches(&disk, &segment(1));
+    disk.change(&segment(1), |bytes| bytes[edges[2] + 40..edges[3]].fill(0xee));
+    let (journal, recovery) = open_with(&disk, JournalConfig { accept_loss: true, ..large() }).unwrap();
+    assert_eq!(recovery.nameless, 2, "nothing else names stream 3");
+    // Its checkpoint fits the journal's chain, and does not know the stream.
+    journal.close().await;
+    drop(journal);
+    disk.change(&segment(1), |bytes| *bytes = whole);
+    for opening in 1..=3 {
+        let (journal, recovery) = open_with(&disk, large()).unwrap();
+        assert!(recovery.damaged.is_empty(), "opening {opening}");
+        assert_eq!(history(&journal, stream(3)), all[4..6], "opening {opening}: a silent gap");
+    }
+}

@@ -168,3 +168,16 @@ async fn senseless_configurations_are_refused() {
         assert!(matches!(open_with(&Disk::default(), config), Err(OpenError::Config(_))));
     }
 }
+
+#[tokio::test]
+async fn asking_for_heads_all_the_time_keeps_no_segment_from_being_prepared() {
+    let disk = Disk::default();
+    let (journal, _) = open_with(&disk, JournalConfig { heads_every_bytes: 1, ..small() }).unwrap();
+    // Many heads, so that writing them down takes longer than a batch.
+    for number in 0..2_000 {
+        journal.claim(stream(number)).await.unwrap();
+    }
+    fill(&journal, 200).await;
+    assert!(journal.stats().segments > 20);
+    assert_sound(&journal);
+}

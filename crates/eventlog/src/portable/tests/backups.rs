@@ -220,3 +220,41 @@ async fn compressed_and_archived_segments_are_backed_up_as_what_they_hold() {
         std::fs::remove_dir_all(target).unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_target_may_be_named_with_a_slash_at_its_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, to) = (dir.path().join("journal"), dir.path().join("backup"));
+    let journal = open(&source);
+    grow(&journal, 20).await;
+    backup(&source, journal.durable(), &to).unwrap();
+    for (name, is_there) in [("absent/", false), ("deep/er/", false), ("empty/", true)] {
+        let target = dir.path().join(name);
+        if is_there {
+            std::fs::create_dir(&target).unwrap();
+        }
+        assert_eq!(restore(&to, &target).unwrap().position, journal.durable(), "{name}");
+        assert_eq!(all_in(&target), all_of(&journal), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn of_two_restores_at_once_one_leaves_the_other_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (source, to, target) =
+        (dir.path().join("journal"), dir.path().join("backup"), dir.path().join("restored"));
+    let journal = open(&source);
+    grow(&journal, 200).await;
+    backup(&source, journal.durable(), &to).unwrap();
+    let results: Vec<_> = std::thread::scope(|scope| {
+        let run = || restore(&to, &target);
+        let running = [scope.spawn(run), scope.spawn(run), scope.spawn(run)];
+        running.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    let done = results.iter().filter(|result| result.is_ok()).count();
+    assert_eq!(done, 1, "{results:?}");
+    for refused in results.iter().filter_map(|result| result.as_ref().err()) {
+        assert!(matches!(refused, Error::Leftover { .. } | Error::NotEmpty { .. }), "{refused}");
+    }
+    assert_eq!(all_in(&target), all_of(&journal));
+}
