@@ -1,15 +1,26 @@
 //! The command line: noun, then verb (`docs/cli.md`). Raw arguments only; each command checks its own.
 
-use crate::output::Format;
+use crate::config_verbs::ConfigVerb;
+use crate::feed::EventsArgs;
+pub use crate::log_args::{LogVerb, ReplayArgs};
+use crate::looking::{TraceArgs, WhatisArgs};
+use crate::operate_args::{
+    GroupVerb, MigrationVerb, OperateVerb, QuotaVerb, SagaVerb, SledOperateVerb, TimerVerb,
+};
+use crate::output::{Color, Format};
 use crate::values::{parse_memory, parse_seeds, parse_span};
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 /// Control plane for virtual machine instances on a fleet of compute hosts.
 #[derive(Debug, Parser)]
 #[command(name = "musher", version, max_term_width = 100)]
 pub struct Cli {
+    /// When words are coloured.
+    #[arg(long, global = true, value_enum, value_name = "WHEN", default_value_t)]
+    pub color: Color,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -21,20 +32,45 @@ pub enum Command {
     Serve(ServeArgs),
     /// A narrated minute: instances come up, the daemon is killed -9 in the middle, and nothing is lost.
     Demo(DemoArgs),
-    /// Instances: create, list, show, start, stop, reboot, delete, history.
+    /// Instances: create, list, show, start, stop, reboot, delete, history, explain, migrate, force-stop, update.
     Instance {
         #[command(subcommand)]
-        verb: InstanceVerb,
+        verb: InstanceCommand,
+    },
+    /// Quotas of fleet, silo and projects: show, set.
+    Quota {
+        #[command(subcommand)]
+        verb: QuotaVerb,
+    },
+    /// Anti-affinity groups of a project: list, create, show, add, remove, delete.
+    Group {
+        #[command(subcommand)]
+        verb: GroupVerb,
+    },
+    /// Live migrations: list, show.
+    Migration {
+        #[command(subcommand)]
+        verb: MigrationVerb,
+    },
+    /// Sagas: list, show, cancel.
+    Saga {
+        #[command(subcommand)]
+        verb: SagaVerb,
+    },
+    /// Reapers: list, activate.
+    Timer {
+        #[command(subcommand)]
+        verb: TimerVerb,
     },
     /// Projects: create, list, show, delete.
     Project {
         #[command(subcommand)]
         verb: ProjectVerb,
     },
-    /// Sleds: list.
+    /// Sleds: list, show, cordon, uncordon, drain or expunge them, or run a simulated one as a process of its own.
     Sled {
         #[command(subcommand)]
-        verb: SledVerb,
+        verb: SledCommand,
     },
     /// The log: stats, verify, tail, export, import, backup, restore, compact.
     Log {
@@ -48,6 +84,25 @@ pub enum Command {
         #[command(subcommand)]
         verb: ChaosVerb,
     },
+    /// Every event, as it is recorded.
+    Events(EventsArgs),
+    /// What came of one request: steps, answers, reports, with how long each took.
+    Trace(TraceArgs),
+    /// What an id, or the beginning of one, stands for.
+    Whatis(WhatisArgs),
+    /// The daemon's settings: show, check.
+    Config {
+        #[command(subcommand)]
+        verb: ConfigVerb,
+    },
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example: musher completions bash > /etc/bash_completion.d/musher")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the description of the HTTP interface (OpenAPI 3.1).
+    Openapi,
     /// Ask the daemon whether it is there.
     Ping(ServerArgs),
     /// Print the version.
@@ -85,11 +140,20 @@ pub struct DemoArgs {
     pub keep: Option<PathBuf>,
 }
 
+/// Where a client looks if nobody says where: `OXIDE_HOST`, else where `serve` listens if nobody says where.
+fn default_server() -> &'static str {
+    static SERVER: OnceLock<String> = OnceLock::new();
+    SERVER.get_or_init(|| {
+        let host = std::env::var("OXIDE_HOST").ok().filter(|host| !host.is_empty());
+        host.unwrap_or_else(|| "http://127.0.0.1:12220".to_owned())
+    })
+}
+
 /// Where the daemon is.
 #[derive(Clone, Debug, Args)]
 pub struct ServerArgs {
     /// The daemon's address.
-    #[arg(long, value_name = "URL", env = "MUSHER_SERVER", default_value = "http://127.0.0.1:12220")]
+    #[arg(long, value_name = "URL", env = "MUSHER_SERVER", default_value = default_server())]
     pub server: String,
     /// Bearer token.
     #[arg(long, env = "MUSHER_TOKEN", hide_env_values = true)]
@@ -112,6 +176,14 @@ pub struct ClientArgs {
     pub no_headers: bool,
 }
 
+/// Whether to go on looking.
+#[derive(Clone, Debug, Args)]
+pub struct WatchArgs {
+    /// Show it again whenever it has changed, until interrupted.
+    #[arg(short, long)]
+    pub watch: bool,
+}
+
 /// Whether to wait for the effect.
 #[derive(Clone, Debug, Args)]
 pub struct WaitArgs {
@@ -123,7 +195,16 @@ pub struct WaitArgs {
     pub timeout: std::time::Duration,
 }
 
-/// Verbs of `instance`.
+/// Verbs of `instance`: those of users, and those of operators.
+#[derive(Debug, Subcommand)]
+pub enum InstanceCommand {
+    #[command(flatten)]
+    Ask(InstanceVerb),
+    #[command(flatten)]
+    Operate(OperateVerb),
+}
+
+/// Verbs of `instance` that users know.
 #[derive(Debug, Subcommand)]
 pub enum InstanceVerb {
     /// Create an instance, and start it.
@@ -155,16 +236,23 @@ pub enum InstanceVerb {
         client: ClientArgs,
     },
     /// List the project's instances.
+    #[command(after_help = "Examples:\n  musher instance list -w\n  musher instance list -o name")]
     List {
+        #[command(flatten)]
+        watch: WatchArgs,
         #[command(flatten)]
         client: ClientArgs,
     },
     /// Show one instance.
+    #[command(after_help = "Example: musher instance show web-1 -o yaml")]
     Show {
         #[command(flatten)]
         one: One,
+        #[command(flatten)]
+        watch: WatchArgs,
     },
     /// Start a stopped or failed instance.
+    #[command(after_help = "Example: musher instance start web-1 --wait --timeout 2m")]
     Start {
         #[command(flatten)]
         one: One,
@@ -172,6 +260,7 @@ pub enum InstanceVerb {
         wait: WaitArgs,
     },
     /// Stop an instance.
+    #[command(after_help = "Example: musher instance stop web-1 --wait")]
     Stop {
         #[command(flatten)]
         one: One,
@@ -179,6 +268,7 @@ pub enum InstanceVerb {
         wait: WaitArgs,
     },
     /// Reboot the guest.
+    #[command(after_help = "Example: musher instance reboot web-1 --wait")]
     Reboot {
         #[command(flatten)]
         one: One,
@@ -186,6 +276,7 @@ pub enum InstanceVerb {
         wait: WaitArgs,
     },
     /// Delete a stopped instance for good. Its history stays.
+    #[command(after_help = "Example: musher instance delete web-1 --yes")]
     Delete {
         #[command(flatten)]
         one: One,
@@ -194,6 +285,7 @@ pub enum InstanceVerb {
         yes: bool,
     },
     /// Everything that ever happened to it.
+    #[command(after_help = "Example: musher instance history web-1 -o wide")]
     History {
         #[command(flatten)]
         one: One,
@@ -231,12 +323,16 @@ pub enum ProjectVerb {
     /// List projects.
     List {
         #[command(flatten)]
+        watch: WatchArgs,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// Show one project.
     Show {
         /// Name or UUID.
         name: String,
+        #[command(flatten)]
+        watch: WatchArgs,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -252,141 +348,74 @@ pub enum ProjectVerb {
     },
 }
 
-/// Verbs of `sled`.
+/// Verbs of `sled`: those that ask the daemon, and the one that is a sled.
+#[derive(Debug, Subcommand)]
+pub enum SledCommand {
+    #[command(flatten)]
+    Ask(SledVerb),
+    #[command(flatten)]
+    Operate(SledOperateVerb),
+    /// Run one simulated sled as a process of its own, until Ctrl-C; its VMMs outlive the process.
+    #[command(after_help = "Examples:\n  musher sled run --name a\n  \
+                            musher sled run --name b --threads 64 --latency 20 --fail-rate 0.05")]
+    Run(SledRunArgs),
+}
+
+/// Flags of `sled run`.
+#[derive(Clone, Debug, Args)]
+pub struct SledRunArgs {
+    /// Its name.
+    #[arg(long)]
+    pub name: String,
+    /// Where its agent listens [default: 127.0.0.1, with the port of the last run if that is free].
+    #[arg(long, value_name = "ADDR")]
+    pub listen: Option<SocketAddr>,
+    /// Where others reach it, as HOST:PORT [default: where it listens].
+    #[arg(long, value_name = "HOST:PORT")]
+    pub advertise: Option<String>,
+    /// The daemon's address for sleds.
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:12221")]
+    pub control_plane: String,
+    /// Hardware threads for guests.
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub threads: u32,
+    /// Memory for guests, GiB.
+    #[arg(long, value_name = "GIB", default_value_t = 128)]
+    pub ram: u64,
+    /// Guests migrate within one family.
+    #[arg(long, value_name = "FAMILY", default_value = "sim-x86")]
+    pub cpu_family: String,
+    /// How long messages take: from half as many milliseconds to one and a half times as many.
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    pub latency: u64,
+    /// How many messages go wrong, from 0 to 1: lost, answered in vain, or refused for the moment.
+    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    pub fail_rate: f64,
+    /// How much of its memory a guest dirties while it is copied once, in percent; from 100 on its migration
+    /// goes on until it is cancelled.
+    #[arg(long, value_name = "PERCENT", default_value_t = 25)]
+    pub dirty_rate: u32,
+    /// Seed of its timing and of what goes wrong.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub seed: u64,
+    /// Where its identity and its VMMs are kept [default: ./sleds/NAME].
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Come up as after a reboot of the host: a new boot, and no VMMs.
+    #[arg(long)]
+    pub reboot: bool,
+}
+
+/// Verbs of `sled` that ask the daemon.
 #[derive(Debug, Subcommand)]
 pub enum SledVerb {
     /// List sleds: state, load, last contact.
     List {
         #[command(flatten)]
-        client: ClientArgs,
-    },
-}
-
-/// Verbs of `log`.
-#[derive(Debug, Subcommand)]
-pub enum LogVerb {
-    /// Numbers about the log, of a stopped directory or of a running daemon.
-    Stats {
-        /// Stopped data directory; without it the daemon is asked.
-        #[arg(long, value_name = "DIR", conflicts_with = "file")]
-        data: Option<PathBuf>,
-        /// Export file.
-        #[arg(long, value_name = "EXPORT")]
-        file: Option<PathBuf>,
+        watch: WatchArgs,
         #[command(flatten)]
         client: ClientArgs,
     },
-    /// Check every byte of a stopped directory's log, or of an export.
-    Verify {
-        /// Stopped data directory.
-        #[arg(long, value_name = "DIR", default_value = "./data", conflicts_with = "file")]
-        data: PathBuf,
-        /// Export file.
-        #[arg(long, value_name = "EXPORT")]
-        file: Option<PathBuf>,
-        /// Shape of the output.
-        #[arg(short, long, value_enum, default_value_t)]
-        output: Format,
-    },
-    /// Show the newest events.
-    Tail {
-        /// How many.
-        #[arg(short = 'n', long, default_value_t = 20)]
-        lines: u64,
-        /// Go on showing what comes.
-        #[arg(short, long)]
-        follow: bool,
-        /// Stopped data directory; without it the daemon is asked.
-        #[arg(long, value_name = "DIR")]
-        data: Option<PathBuf>,
-        #[command(flatten)]
-        client: ClientArgs,
-    },
-    /// Write the log into one file: versioned, compressed, checksummed.
-    #[command(after_help = "Example: musher log export --to monday.musher")]
-    Export {
-        /// The file to make.
-        #[arg(long, value_name = "FILE")]
-        to: PathBuf,
-        /// First position.
-        #[arg(long, default_value_t = 1)]
-        from: u64,
-        /// Stopped data directory; without it the daemon is asked.
-        #[arg(long, value_name = "DIR")]
-        data: Option<PathBuf>,
-        #[command(flatten)]
-        client: ClientArgs,
-    },
-    /// Make a data directory from an export.
-    Import {
-        /// The export.
-        file: PathBuf,
-        /// The new data directory.
-        #[arg(long, value_name = "DIR")]
-        data: PathBuf,
-    },
-    /// Back up the log, of a running daemon or of a stopped directory; a second backup copies what has grown.
-    #[command(after_help = "Example: musher log backup --to /backups/musher")]
-    Backup {
-        /// Directory for the backup, on the daemon's host.
-        #[arg(long, value_name = "DIR")]
-        to: PathBuf,
-        /// Stopped data directory; without it the daemon does it.
-        #[arg(long, value_name = "DIR")]
-        data: Option<PathBuf>,
-        #[command(flatten)]
-        client: ClientArgs,
-    },
-    /// Make a data directory from a backup.
-    Restore {
-        /// The backup.
-        #[arg(long, value_name = "DIR")]
-        from: PathBuf,
-        /// The new data directory.
-        #[arg(long, value_name = "DIR")]
-        data: PathBuf,
-    },
-    /// Compress sealed segments.
-    Compact {
-        /// Stopped data directory; without it the daemon does it.
-        #[arg(long, value_name = "DIR")]
-        data: Option<PathBuf>,
-        #[command(flatten)]
-        client: ClientArgs,
-    },
-}
-
-/// Flags of `replay`.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  musher replay web-1 --at -30s\n  musher replay web-1 --history\n  \
-                        musher replay --verify")]
-pub struct ReplayArgs {
-    /// Name, UUID, or the first 8 or more characters of a UUID.
-    pub instance: Option<String>,
-    /// Moment: #VERSION, a log position, an RFC 3339 time, or an age such as -30s.
-    #[arg(long, allow_hyphen_values = true)]
-    pub at: Option<String>,
-    /// Every event instead of the state.
-    #[arg(long)]
-    pub history: bool,
-    /// Fold everything again: invariants hold, decisions repeat, snapshots agree.
-    #[arg(long)]
-    pub verify: bool,
-    /// Every instance (with --verify; the default without an instance).
-    #[arg(long)]
-    pub all: bool,
-    /// Stopped data directory.
-    #[arg(long, value_name = "DIR", default_value = "./data", conflicts_with = "file")]
-    pub data: PathBuf,
-    /// Export file, instead of a directory.
-    #[arg(long, value_name = "EXPORT")]
-    pub file: Option<PathBuf>,
-    /// Project of a name.
-    #[arg(short, long, default_value = "demo")]
-    pub project: String,
-    /// Shape of the output.
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Format,
 }
 
 /// Verbs of `chaos`.

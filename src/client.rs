@@ -64,16 +64,11 @@ impl From<ClientError> for Failure {
 }
 
 impl Client {
-    /// Connects to nobody yet. `OXIDE_HOST` and `OXIDE_TOKEN` count where ours are not set.
+    /// Connects to nobody yet. `OXIDE_TOKEN` counts where ours is not set.
     pub fn new(args: &ServerArgs) -> Result<Self, Failure> {
         let from_env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let is_ours_set = from_env("MUSHER_SERVER").is_some() || args.server != "http://127.0.0.1:12220";
-        let server = if is_ours_set {
-            args.server.clone()
-        } else {
-            from_env("OXIDE_HOST").unwrap_or_else(|| args.server.clone())
-        };
-        let server = if server.contains("://") { server } else { format!("http://{server}") };
+        let server = &args.server;
+        let server = if server.contains("://") { server.clone() } else { format!("http://{server}") };
         let token = args.token.clone().or_else(|| from_env("OXIDE_TOKEN"));
         let http = reqwest::Client::builder().timeout(ANSWER_MAX).build().map_err(|error| {
             Failure::new(Exit::Refused, format!("the HTTP client does not start: {error}"))
@@ -84,6 +79,30 @@ impl Client {
     /// GET.
     pub async fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, ClientError> {
         self.send(Method::GET, path, query, None).await
+    }
+
+    /// GET whose work follows the size of the log.
+    pub async fn get_long(&self, path: &str) -> Result<Value, ClientError> {
+        self.send_within(DOWNLOAD_MAX, Method::GET, path, &[], None).await
+    }
+
+    /// GET whose answer comes bit by bit, for as long as a day.
+    pub async fn stream(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<reqwest::Response, ClientError> {
+        let mut request = self.http.get(format!("{}{path}", self.server)).query(query).timeout(DOWNLOAD_MAX);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        if answer.status().is_success() { Ok(answer) } else { Err(refusal(answer).await) }
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> ClientError {
+        let why = innermost(error);
+        ClientError::Unreachable(format!("the daemon at {} does not answer: {why}", self.server))
     }
 
     /// POST, with a body if there is one.
@@ -99,6 +118,11 @@ impl Client {
     /// POST whose work follows the size of the log.
     pub async fn post_long(&self, path: &str, body: Option<Value>) -> Result<Value, ClientError> {
         self.send_within(DOWNLOAD_MAX, Method::POST, path, &[], body).await
+    }
+
+    /// PUT.
+    pub async fn put(&self, path: &str, query: &[(&str, &str)], body: Value) -> Result<Value, ClientError> {
+        self.send(Method::PUT, path, query, Some(body)).await
     }
 
     /// DELETE.
@@ -177,15 +201,11 @@ impl Client {
         if let Some(body) = &body {
             request = request.json(body);
         }
-        let unreachable = |error: reqwest::Error| {
-            let why = innermost(&error);
-            ClientError::Unreachable(format!("the daemon at {} does not answer: {why}", self.server))
-        };
-        let answer = request.send().await.map_err(unreachable)?;
+        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
         if !answer.status().is_success() {
             return Err(refusal(answer).await);
         }
-        let text = answer.text().await.map_err(unreachable)?;
+        let text = answer.text().await.map_err(|error| self.unreachable(&error))?;
         if text.is_empty() {
             return Ok(Value::Null);
         }

@@ -1,9 +1,11 @@
 //! The daemon's settings: flag over environment over file over `config/default.toml`, which is compiled in.
 
-use anyhow::{Context as _, bail};
+use anyhow::{anyhow, bail};
 use figment::Figment;
+use figment::error::Kind;
 use figment::providers::{Env, Format as _, Serialized, Toml};
 use serde::Deserialize;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -25,6 +27,8 @@ pub struct Config {
     pub instances: Instances,
     /// The sleds' shells.
     pub sleds: Sleds,
+    /// The reapers.
+    pub timers: Timers,
     /// Simulated sleds in the daemon.
     pub embedded_sleds: EmbeddedSleds,
     /// What is logged.
@@ -77,6 +81,37 @@ pub struct Instances {
     pub commands_max: usize,
     /// Panics in a row before quarantine.
     pub restarts_max: u32,
+    /// Seconds that a migration may take.
+    pub migrate_deadline_s: u64,
+    /// Seconds before the second automatic start in a row; doubled for each that follows.
+    pub restart_base_s: u64,
+    /// Longest such wait, seconds.
+    pub restart_cap_s: u64,
+    /// Automatic starts in a row.
+    pub restart_budget: u32,
+    /// Seconds that an instance must have run for the count to begin anew.
+    pub restart_stable_s: u64,
+    /// Seconds after which an instance that is left alone leaves memory.
+    pub passivate_after_s: u64,
+}
+
+/// Seconds between two runs of each reaper.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "a setting says its unit")]
+pub struct Timers {
+    /// Instances that need an update and have not had it.
+    pub instance_updater_s: u64,
+    /// VMMs that nothing refers to.
+    pub vmm_reaper_s: u64,
+    /// Failed instances whose restart is due.
+    pub reincarnation_s: u64,
+    /// Sagas past their deadlines.
+    pub stuck_saga_s: u64,
+    /// Instances that are left alone.
+    pub passivation_s: u64,
+    /// Guests on a sled that drains.
+    pub sled_drain_s: u64,
 }
 
 /// The sleds' shells.
@@ -89,6 +124,8 @@ pub struct Sleds {
     pub call_s: u64,
     /// Seconds between inventories.
     pub inventory_s: u64,
+    /// Guests that move away from one draining sled at a time.
+    pub drain_parallel: usize,
 }
 
 /// Simulated sleds in the daemon.
@@ -144,21 +181,97 @@ pub struct Overrides {
     pub no_embedded_sleds: bool,
 }
 
+/// Everything but flags: the defaults, a file, the environment.
+fn sources(file: Option<&Path>) -> anyhow::Result<Figment> {
+    let mut figment = Figment::new().merge(Toml::string(DEFAULTS));
+    if let Some(file) = file {
+        if !file.is_file() {
+            bail!("there is no configuration file {}", file.display());
+        }
+        figment = figment.merge(Toml::file_exact(file));
+    } else if let Some(found) = FILES.iter().find(|path| Path::new(path).is_file()) {
+        figment = figment.merge(Toml::file_exact(found));
+    }
+    // MUSHER_SERVER and MUSHER_TOKEN are the client's: only names with a section are settings.
+    Ok(figment.merge(Env::prefixed("MUSHER_").filter(|key| key.as_str().contains("__")).split("__")))
+}
+
+/// Most letters that a name may be off to be suggested.
+const LETTERS_OFF_MAX: usize = 3;
+
+/// Everything that is wrong, with the name that was probably meant.
+fn explained(error: figment::Error) -> anyhow::Error {
+    let problems = error.into_iter().map(|problem| {
+        let meant = match &problem.kind {
+            Kind::UnknownField(name, known) => nearest(name, known),
+            _ => None,
+        };
+        let meant = meant.map(|name| format!("; did you mean \"{name}\"?")).unwrap_or_default();
+        format!("{problem}{meant}")
+    });
+    anyhow!("the configuration is not valid: {}", problems.collect::<Vec<_>>().join("; "))
+}
+
+/// The known name that is fewest letters off.
+fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let off = known.iter().map(|known| (letters_off(name, known), *known));
+    off.min().filter(|(off, _)| *off <= LETTERS_OFF_MAX).map(|(_, known)| known)
+}
+
+/// How many letters must be added, dropped or replaced.
+fn letters_off(from: &str, to: &str) -> usize {
+    let to: Vec<char> = to.chars().collect();
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (above, a) in from.chars().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], above + 1);
+        for (n, b) in to.iter().enumerate() {
+            let replaced = diagonal + usize::from(a != *b);
+            diagonal = row[n + 1];
+            row[n + 1] = replaced.min(diagonal + 1).min(row[n] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+/// One setting, and where it comes from.
+pub struct Setting {
+    /// Section and name, such as `log.segment_bytes`.
+    pub key: String,
+    /// Its value.
+    pub value: serde_json::Value,
+    /// `default`, the file, or the environment variable.
+    pub origin: String,
+}
+
+/// Every setting; refused if `serve` would refuse them.
+pub fn settings(file: Option<&Path>) -> anyhow::Result<Vec<Setting>> {
+    Config::load(file, &Overrides::default())?;
+    let figment = sources(file)?;
+    let sections: BTreeMap<String, BTreeMap<String, serde_json::Value>> =
+        figment.extract().map_err(explained)?;
+    let settings = sections.into_iter().flat_map(|(section, values)| {
+        values.into_iter().map(move |(name, value)| (format!("{section}.{name}"), value))
+    });
+    Ok(settings.map(|(key, value)| Setting { origin: origin(&figment, &key), key, value }).collect())
+}
+
+fn origin(figment: &Figment, key: &str) -> String {
+    let Some(metadata) = figment.find_metadata(key) else {
+        return "default".to_owned();
+    };
+    match metadata.source.as_ref().and_then(|source| source.file_path()) {
+        Some(file) => file.display().to_string(),
+        None if metadata.name.contains("environment") => {
+            format!("MUSHER_{}", key.replacen('.', "__", 1).to_uppercase())
+        }
+        None => "default".to_owned(),
+    }
+}
+
 impl Config {
     /// Reads all sources. `file` must exist if it is named.
     pub fn load(file: Option<&Path>, overrides: &Overrides) -> anyhow::Result<Self> {
-        let mut figment = Figment::new().merge(Toml::string(DEFAULTS));
-        if let Some(file) = file {
-            if !file.is_file() {
-                bail!("there is no configuration file {}", file.display());
-            }
-            figment = figment.merge(Toml::file_exact(file));
-        } else if let Some(found) = FILES.iter().find(|path| Path::new(path).is_file()) {
-            figment = figment.merge(Toml::file_exact(found));
-        }
-        // MUSHER_SERVER and MUSHER_TOKEN are the client's: only names with a section are settings.
-        figment =
-            figment.merge(Env::prefixed("MUSHER_").filter(|key| key.as_str().contains("__")).split("__"));
+        let mut figment = sources(file)?;
         if let Some(data) = &overrides.data {
             figment = figment.merge(Serialized::default("server.data", data));
         }
@@ -171,7 +284,7 @@ impl Config {
         if overrides.no_embedded_sleds {
             figment = figment.merge(Serialized::default("embedded_sleds.count", 0));
         }
-        let config: Self = figment.extract().context("the configuration is not valid")?;
+        let config: Self = figment.extract().map_err(explained)?;
         config.check()?;
         Ok(config)
     }
@@ -182,6 +295,19 @@ impl Config {
             ("log.compact_every_s", self.log.compact_every_s, 1, 86_400 * 7),
             ("log.ballast_bytes", self.log.ballast_bytes, 0, 1 << 30),
             ("instances.start_deadline_s", self.instances.start_deadline_s, 1, 86_400),
+            ("instances.migrate_deadline_s", self.instances.migrate_deadline_s, 1, 86_400),
+            ("instances.restart_base_s", self.instances.restart_base_s, 1, 86_400),
+            ("instances.restart_cap_s", self.instances.restart_cap_s, 1, 86_400 * 7),
+            ("instances.restart_budget", u64::from(self.instances.restart_budget), 0, 1_000_000),
+            ("instances.restart_stable_s", self.instances.restart_stable_s, 1, 86_400 * 7),
+            ("instances.passivate_after_s", self.instances.passivate_after_s, 1, 86_400 * 7),
+            ("timers.instance_updater_s", self.timers.instance_updater_s, 1, 86_400),
+            ("timers.vmm_reaper_s", self.timers.vmm_reaper_s, 1, 86_400),
+            ("timers.reincarnation_s", self.timers.reincarnation_s, 1, 86_400),
+            ("timers.stuck_saga_s", self.timers.stuck_saga_s, 1, 86_400),
+            ("timers.sled_drain_s", self.timers.sled_drain_s, 1, 86_400),
+            ("timers.passivation_s", self.timers.passivation_s, 1, 86_400),
+            ("sleds.drain_parallel", self.sleds.drain_parallel as u64, 1, 1_024),
             ("instances.order_answer_s", self.instances.order_answer_s, 1, 600),
             ("instances.queue_max", self.instances.queue_max as u64, 1, 1 << 20),
             ("instances.commands_max", self.instances.commands_max as u64, 1, 1 << 24),
@@ -221,12 +347,47 @@ mod tests {
     }
 
     #[test]
+    fn every_setting_says_where_it_comes_from() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        std::fs::write(&file, "[log]\ncompact_every_s = 60\n").unwrap();
+        let all = settings(Some(&file)).unwrap();
+        let of = |key: &str| all.iter().find(|setting| setting.key == key).unwrap();
+        assert_eq!(of("log.compact_every_s").value, 60);
+        assert_eq!(of("log.compact_every_s").origin, file.display().to_string());
+        assert_eq!(
+            (of("sleds.calls_max").value.as_u64(), of("sleds.calls_max").origin.as_str()),
+            (Some(32), "default")
+        );
+        assert!(settings(Some(&dir.path().join("none.toml"))).is_err());
+    }
+
+    #[test]
     fn an_unknown_key_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("config.toml");
         std::fs::write(&file, "[server]\nlisten_on = \"127.0.0.1:1\"\n").unwrap();
         let error = format!("{:#}", Config::load(Some(&file), &Overrides::default()).unwrap_err());
         assert!(error.contains("listen_on"), "{error}");
+    }
+
+    #[test]
+    fn the_name_that_was_meant_is_suggested() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        for (text, meant) in [
+            ("[log]\nsegment_byte = 5\n", Some("segment_bytes")),
+            ("[slds]\ncalls_max = 5\n", Some("sleds")),
+            ("[log]\ncolour_of_the_lines = 5\n", None),
+        ] {
+            std::fs::write(&file, text).unwrap();
+            let error = Config::load(Some(&file), &Overrides::default()).unwrap_err().to_string();
+            let suggestion = error.split("did you mean \"").nth(1).and_then(|rest| rest.split('"').next());
+            assert_eq!(suggestion, meant, "{error}");
+        }
+        for (from, to, off) in [("", "", 0), ("", "abc", 3), ("kitten", "sitting", 3), ("ab", "ba", 2)] {
+            assert_eq!(letters_off(from, to), off, "{from} {to}");
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! `musher demo`: a narrated minute. Instances come up, the daemon is killed -9 in the middle of a start,
-//! and a new one finishes it. Everything shown is asked of real daemons on a real disk.
+//! `musher demo`: a narrated minute. Instances come up, the daemon is killed -9 in the middle of a start and of a
+//! migration, and a new one finishes both. Everything shown is asked of real daemons on a real disk.
 
 use crate::cli::DemoArgs;
 use crate::cli::ServerArgs;
@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub async fn run(args: &DemoArgs) -> Outcome {
     let scratch = tempfile::tempdir().map_err(|error| failure(format!("no temporary directory: {error}")))?;
     let data = args.keep.clone().unwrap_or_else(|| scratch.path().join("data"));
-    line("musher demo: three instances, one kill -9, nothing lost");
+    line("musher demo: three instances, a live migration, one kill -9, nothing lost");
     line("");
     line(format!("1. a daemon on an empty directory ({})", data.display()));
     let mut daemon = Daemon::start(&data).await?;
@@ -32,11 +32,17 @@ pub async fn run(args: &DemoArgs) -> Outcome {
         let took = daemon.until(name, "running").await?;
         line(format!("   {name} runs after {took} ms"));
     }
-    line("3. web-3 is created, and the daemon is killed -9 before it has started");
+    line("3. web-3 is created, web-1 begins to move to another sled, and the daemon is killed -9");
     daemon.create("web-3").await?;
+    let web_1 = daemon.id("web-1").await?;
+    let moved = daemon.post(&format!("/ops/v1/instances/{web_1}/migrate")).await?;
+    let told = daemon.client.get(&format!("/ops/v1/instances/{web_1}/explain"), &[]).await?;
     let state = daemon.state("web-3").await?;
     daemon.kill().await?;
-    line(format!("   acknowledged, then dead; web-3 was {state}"));
+    line(format!("   acknowledged, then dead; web-3 was {state}, and of web-1 it had just said why:"));
+    for said in crate::explained::text(&told).lines() {
+        line(format!("   | {said}"));
+    }
     line("4. a new daemon on the same directory");
     let mut daemon = Daemon::start(&data).await?;
     for said in daemon.said.iter().filter(|said| said.contains("data") || said.contains("resuming")) {
@@ -44,17 +50,22 @@ pub async fn run(args: &DemoArgs) -> Outcome {
     }
     let took = daemon.until("web-3", "running").await?;
     line(format!("   nobody asked again: web-3 runs {took} ms later"));
-    for name in ["web-1", "web-2"] {
-        line(format!("   {name} is {}", daemon.state(name).await?));
-    }
-    line("5. web-1 is stopped and deleted; its name is free, its history stays");
-    let id = daemon.id("web-1").await?;
+    daemon.until("web-1", "running").await?;
+    let migration = moved["migration_id"].as_str().unwrap_or_default();
+    let migration = daemon.client.get(&format!("/ops/v1/migrations/{migration}"), &[]).await?;
+    line(format!(
+        "   the migration {}; web-1 is {}, web-2 is {}",
+        migration["outcome"].as_str().unwrap_or("is under way"),
+        daemon.state("web-1").await?,
+        daemon.state("web-2").await?
+    ));
+    line("5. web-2 is stopped and deleted; its name is free, its history stays");
+    let id = daemon.id("web-2").await?;
     daemon.post(&format!("/v1/instances/{id}/stop")).await?;
-    daemon.until("web-1", "stopped").await?;
+    daemon.until("web-2", "stopped").await?;
     daemon.client.delete(&format!("/v1/instances/{id}"), &[]).await?;
-    line("6. the history of web-3, across both daemons");
-    let id = daemon.id("web-3").await?;
-    let history = daemon.client.get(&format!("/ops/v1/instances/{id}/history"), &[]).await?;
+    line("6. the history of web-1, across both daemons");
+    let history = daemon.client.get(&format!("/ops/v1/instances/{web_1}/history"), &[]).await?;
     for entry in history["items"].as_array().into_iter().flatten() {
         line(format!("   #{:<3} {}", entry["version"], entry["summary"].as_str().unwrap_or_default()));
     }
@@ -75,7 +86,7 @@ pub async fn run(args: &DemoArgs) -> Outcome {
     line("");
     line("next: `musher serve`, then `musher instance create web-1 --wait`");
     if args.keep.is_some() {
-        line(format!("      `musher replay web-3 --history --data {}`", data.display()));
+        line(format!("      `musher replay web-1 --history --data {}`", data.display()));
     }
     Ok(())
 }

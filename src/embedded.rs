@@ -1,5 +1,6 @@
-//! Simulated sleds in the daemon's process. They live on in their state files, as real hosts would without
-//! their control plane.
+//! The daemon's ways to sleds: to simulated ones in its own process, and over HTTP to all others.
+//!
+//! Those in the process live on in their state files, as real hosts would without their control plane.
 
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
@@ -9,24 +10,44 @@ use eventlog::StoreId;
 use lifecycle::SledId;
 use sim_sled::embedded::{EmbeddedSled, Fabric, Options, StateFileError};
 use sim_sled::machine::{Config as SledConfig, Timing};
-use sled_protocol::{BootId, SledClient, SledResources};
+use sled_protocol::{AgentAddr, BootId, HttpTimeouts, HttpTransport, SledClient, SledResources};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// What tells the ids of sleds from others derived from the same store.
 const SLED_TAG: u8 = 0x5d;
 
-/// Clients of the sleds that live in this process.
-#[derive(Default)]
+/// Longest wait for a connection to a sled; shorter than a call, so that one to a host that is gone ends as a
+/// failure to connect.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
+
+/// Clients of the sleds that live in this process, and connections to all others.
 pub struct Switchboard {
     clients: Mutex<BTreeMap<SledId, Arc<dyn SledClient>>>,
+    transport: HttpTransport,
+}
+
+impl Switchboard {
+    /// A call over HTTP takes at most `call`.
+    pub fn new(call: Duration) -> Result<Self, Failure> {
+        let transport = HttpTransport::new(HttpTimeouts { connect: call.min(CONNECT_MAX), call })
+            .map_err(|error| Failure::new(Exit::Refused, format!("sleds cannot be reached: {error}")))?;
+        Ok(Self { clients: Mutex::default(), transport })
+    }
 }
 
 impl SledConnector for Switchboard {
-    fn connect(&self, sled: SledId, _address: &str) -> Option<Arc<dyn SledClient>> {
+    /// A sled of this process is found by its id alone, so that nobody else's address is used for it.
+    fn connect(&self, sled: SledId, address: &str) -> Option<Arc<dyn SledClient>> {
         // A map of handles is whole whatever panicked elsewhere.
-        self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&sled).cloned()
+        let own = self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&sled).cloned();
+        let remote = || {
+            let agent = AgentAddr::read("api_addr", address).ok()?;
+            Some(Arc::new(self.transport.sled(&agent)) as Arc<dyn SledClient>)
+        };
+        own.or_else(remote)
     }
 }
 

@@ -4,8 +4,29 @@ use crate::cli::{ClientArgs, ProjectVerb, ServerArgs, SledVerb};
 use crate::client::Client;
 use crate::exit::Outcome;
 use crate::instance::{confirm, encode, pages};
-use crate::output::{self, Format, gib};
+use crate::output::{self, Column, Format, gib, text};
+use crate::watch;
 use serde_json::{Value, json};
+
+const PROJECT_COLUMNS: &[Column] = &[
+    Column::new("name", |it| text(it, "name")),
+    Column::new("description", |it| text(it, "description")),
+    Column::wide("created", |it| text(it, "time_created")),
+    Column::wide("modified", |it| text(it, "time_modified")),
+    Column::new("id", |it| text(it, "id")),
+];
+
+const SLED_COLUMNS: &[Column] = &[
+    Column::new("name", |it| text(it, "name")),
+    Column::new("state", |it| sled_state(it).to_owned()),
+    Column::new("threads", |it| format!("{}/{}", it["held"]["threads"], it["room"]["threads"])),
+    Column::new("memory", |it| format!("{}/{}", memory(&it["held"]), memory(&it["room"]))),
+    Column::new("epoch", |it| it["epoch"].to_string()),
+    Column::wide("calls", |it| it["calls"].to_string()),
+    Column::new("last contact", |it| text(it, "last_contact")),
+    Column::wide("unreachable", |it| text(&it["unreachable"], "reason")),
+    Column::new("id", |it| text(it, "id")),
+];
 
 /// Runs a verb of `project`.
 pub async fn project(verb: ProjectVerb) -> Outcome {
@@ -13,86 +34,68 @@ pub async fn project(verb: ProjectVerb) -> Outcome {
         ProjectVerb::Create { name, description, client: args } => {
             let client = Client::new(&args.server)?;
             let body = json!({ "name": name, "description": description });
-            show(&client.post("/v1/projects", &[], Some(body)).await?, &args);
+            output::line(shown(&client.post("/v1/projects", &[], Some(body)).await?, &args));
+            Ok(())
         }
-        ProjectVerb::List { client: args } => {
+        ProjectVerb::List { watch, client: args } => {
             let client = Client::new(&args.server)?;
-            let projects = pages(&client, "/v1/projects", &[]).await?;
-            if args.output == Format::Json {
-                output::json(&projects);
-                return Ok(());
-            }
-            let headers: &[&str] = if args.no_headers { &[] } else { &["name", "description", "id"] };
-            output::table(
-                headers,
-                projects.iter().map(|project| {
-                    vec![text(project, "name"), text(project, "description"), text(project, "id")]
-                }),
-            );
+            watch::show(watch.watch, async || {
+                let projects = pages(&client, "/v1/projects", &[]).await?;
+                Ok(output::list(args.output, !args.no_headers, &projects, PROJECT_COLUMNS))
+            })
+            .await
         }
-        ProjectVerb::Show { name, client: args } => {
+        ProjectVerb::Show { name, watch, client: args } => {
             let client = Client::new(&args.server)?;
-            show(&client.get(&format!("/v1/projects/{}", encode(&name)), &[]).await?, &args);
+            let path = format!("/v1/projects/{}", encode(&name));
+            watch::show(watch.watch, async || Ok(shown(&client.get(&path, &[]).await?, &args))).await
         }
         ProjectVerb::Delete { name, yes, client: args } => {
             let client = Client::new(&args.server)?;
             confirm(&format!("delete project {name}?"), yes)?;
             client.delete(&format!("/v1/projects/{}", encode(&name)), &[]).await?;
-            if args.output == Format::Table {
+            if matches!(args.output, Format::Table | Format::Wide) {
                 output::line(format!("deleted {name}"));
             }
+            Ok(())
         }
     }
-    Ok(())
 }
 
-fn show(project: &Value, args: &ClientArgs) {
-    if args.output == Format::Json {
-        output::json(project);
-        return;
-    }
-    for key in ["name", "id", "description", "time_created"] {
-        output::line(format!("{key:<12} {}", text(project, key)));
-    }
+fn shown(project: &Value, args: &ClientArgs) -> String {
+    let rows = ["name", "id", "description", "time_created"].map(|key| (key, text(project, key)));
+    output::one(args.output, project, &rows)
 }
 
 /// Runs a verb of `sled`.
 pub async fn sled(verb: SledVerb) -> Outcome {
-    let SledVerb::List { client: args } = verb;
+    let SledVerb::List { watch, client: args } = verb;
     let client = Client::new(&args.server)?;
-    let answer = client.get("/ops/v1/sleds", &[]).await?;
-    let sleds = answer["items"].as_array().cloned().unwrap_or_default();
-    if args.output == Format::Json {
-        output::json(&sleds);
-        return Ok(());
+    watch::show(watch.watch, async || {
+        let answer = client.get("/ops/v1/sleds", &[]).await?;
+        let sleds = answer["items"].as_array().cloned().unwrap_or_default();
+        Ok(output::list(args.output, !args.no_headers, &sleds, SLED_COLUMNS))
+    })
+    .await
+}
+
+/// How a sled is doing, in a word.
+pub fn sled_state(sled: &Value) -> &'static str {
+    if sled["expunged"] == true {
+        return "expunged";
     }
-    let headers: &[&str] = if args.no_headers {
-        &[]
-    } else {
-        &["name", "state", "threads", "memory", "epoch", "last contact", "id"]
-    };
-    output::table(
-        headers,
-        sleds.iter().map(|sled| {
-            let (room, held) = (&sled["room"], &sled["held"]);
-            let memory = |room: &Value| gib(room["memory"].as_u64().unwrap_or(0));
-            let state = match (&sled["unreachable"], sled["provisionable"].as_bool()) {
-                (Value::Null, Some(true)) => "in service",
-                (Value::Null, _) => "cordoned",
-                _ => "unreachable",
-            };
-            vec![
-                text(sled, "name"),
-                state.to_owned(),
-                format!("{}/{}", held["threads"], room["threads"]),
-                format!("{}/{}", memory(held), memory(room)),
-                sled["epoch"].to_string(),
-                text(sled, "last_contact"),
-                text(sled, "id"),
-            ]
-        }),
-    );
-    Ok(())
+    if !sled["drain"].is_null() && sled["unreachable"].is_null() {
+        return "draining";
+    }
+    match (&sled["unreachable"], sled["provisionable"].as_bool()) {
+        (Value::Null, Some(true)) => "in service",
+        (Value::Null, _) => "cordoned",
+        _ => "unreachable",
+    }
+}
+
+fn memory(room: &Value) -> String {
+    gib(room["memory"].as_u64().unwrap_or(0))
 }
 
 /// Asks whether the daemon is there.
@@ -100,8 +103,4 @@ pub async fn ping(args: &ServerArgs) -> Outcome {
     let answer = Client::new(args)?.get("/v1/ping", &[]).await?;
     output::line(text(&answer, "status"));
     Ok(())
-}
-
-fn text(value: &Value, key: &str) -> String {
-    value[key].as_str().unwrap_or_default().to_owned()
 }

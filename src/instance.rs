@@ -3,7 +3,8 @@
 use crate::cli::{ClientArgs, InstanceVerb, One, WaitArgs};
 use crate::client::{Client, ClientError};
 use crate::exit::{Exit, Failure, Outcome};
-use crate::output::{self, Format, gib};
+use crate::output::{self, Column, Format, gib, text};
+use crate::watch;
 use serde_json::{Value, json};
 use std::io::{BufRead as _, IsTerminal as _};
 use std::time::Duration;
@@ -44,11 +45,11 @@ pub async fn run(verb: InstanceVerb) -> Outcome {
             show(&shown, &args);
             Ok(())
         }
-        InstanceVerb::List { client: args } => list(&args).await,
-        InstanceVerb::Show { one } => {
+        InstanceVerb::List { watch, client } => list(watch.watch, &client).await,
+        InstanceVerb::Show { one, watch } => {
             let (client, id) = find(&one).await?;
-            show(&client.get(&format!("/v1/instances/{id}"), &[]).await?, &one.client);
-            Ok(())
+            let path = format!("/v1/instances/{id}");
+            watch::show(watch.watch, async || Ok(shown(&client.get(&path, &[]).await?, &one.client))).await
         }
         InstanceVerb::Start { one, wait } => act(&one, "start", &wait, "running").await,
         InstanceVerb::Stop { one, wait } => act(&one, "stop", &wait, "stopped").await,
@@ -57,7 +58,7 @@ pub async fn run(verb: InstanceVerb) -> Outcome {
             let (client, id) = find(&one).await?;
             confirm(&format!("delete instance {} for good?", one.instance), yes)?;
             client.delete(&format!("/v1/instances/{id}"), &[]).await?;
-            if one.client.output == Format::Table {
+            if matches!(one.client.output, Format::Table | Format::Wide) {
                 output::line(format!("deleted {} ({id})", one.instance));
             }
             Ok(())
@@ -99,29 +100,26 @@ async fn reboot(one: &One, wait: &WaitArgs) -> Outcome {
     Ok(())
 }
 
-async fn list(args: &ClientArgs) -> Outcome {
+const COLUMNS: &[Column] = &[
+    Column::new("name", |it| text(it, "name")),
+    Column::new("state", |it| text(it, "run_state")),
+    Column::new("cpus", |it| it["ncpus"].to_string()),
+    Column::new("memory", |it| gib(it["memory"].as_u64().unwrap_or(0))),
+    Column::new("since", |it| text(it, "time_run_state_updated")),
+    Column::wide("hostname", |it| text(it, "hostname")),
+    Column::wide("created", |it| text(it, "time_created")),
+    Column::wide("restart", |it| it["auto_restart_policy"].as_str().unwrap_or("default").to_owned()),
+    Column::wide("description", |it| text(it, "description")),
+    Column::new("id", |it| text(it, "id")),
+];
+
+async fn list(is_watched: bool, args: &ClientArgs) -> Outcome {
     let client = Client::new(&args.server)?;
-    let instances = pages(&client, "/v1/instances", &[("project", &args.project)]).await?;
-    if args.output == Format::Json {
-        output::json(&instances);
-        return Ok(());
-    }
-    let headers: &[&str] =
-        if args.no_headers { &[] } else { &["name", "state", "cpus", "memory", "since", "id"] };
-    output::table(
-        headers,
-        instances.iter().map(|instance| {
-            vec![
-                text(instance, "name"),
-                text(instance, "run_state"),
-                instance["ncpus"].to_string(),
-                gib(instance["memory"].as_u64().unwrap_or(0)),
-                text(instance, "time_run_state_updated"),
-                text(instance, "id"),
-            ]
-        }),
-    );
-    Ok(())
+    watch::show(is_watched, async || {
+        let instances = pages(&client, "/v1/instances", &[("project", &args.project)]).await?;
+        Ok(output::list(args.output, !args.no_headers, &instances, COLUMNS))
+    })
+    .await
 }
 
 /// All pages of a list.
@@ -146,7 +144,7 @@ pub async fn pages(client: &Client, path: &str, query: &[(&str, &str)]) -> Resul
 }
 
 /// The id of what was named: by name in the project, by id, or by the beginning of an id.
-async fn find(one: &One) -> Result<(Client, String), Failure> {
+pub async fn find(one: &One) -> Result<(Client, String), Failure> {
     let client = Client::new(&one.client.server)?;
     if uuid::Uuid::try_parse(&one.instance).is_ok() {
         return Ok((client, one.instance.clone()));
@@ -189,7 +187,7 @@ pub fn encode(segment: &str) -> String {
 }
 
 /// Waits, if asked, until the instance is where it should be; answers it as it is then.
-async fn settle(client: &Client, instance: Value, wait: &WaitArgs, goal: &str) -> Result<Value, Failure> {
+pub async fn settle(client: &Client, instance: Value, wait: &WaitArgs, goal: &str) -> Result<Value, Failure> {
     let Some(wanted) = &wait.wait else {
         return Ok(instance);
     };
@@ -228,15 +226,12 @@ async fn trouble(client: &Client, id: &str) -> String {
     }
 }
 
-fn text(value: &Value, key: &str) -> String {
-    value[key].as_str().unwrap_or_default().to_owned()
+fn show(instance: &Value, args: &ClientArgs) {
+    output::line(shown(instance, args));
 }
 
-fn show(instance: &Value, args: &ClientArgs) {
-    if args.output == Format::Json {
-        output::json(instance);
-        return;
-    }
+/// One instance in the wished format.
+pub fn shown(instance: &Value, args: &ClientArgs) -> String {
     let rows = [
         ("name", text(instance, "name")),
         ("id", text(instance, "id")),
@@ -246,30 +241,29 @@ fn show(instance: &Value, args: &ClientArgs) {
         ("created", text(instance, "time_created")),
         ("state since", text(instance, "time_run_state_updated")),
     ];
-    for (key, value) in rows {
-        output::line(format!("{key:<12} {value}"));
-    }
+    output::one(args.output, instance, &rows)
 }
 
 fn show_history(history: &Value, args: &ClientArgs) {
-    if args.output == Format::Json {
-        output::json(history);
+    if matches!(args.output, Format::Json | Format::Yaml) {
+        output::structured(args.output, history);
         return;
     }
     let entries = history["items"].as_array().cloned().unwrap_or_default();
-    let headers: &[&str] = if args.no_headers { &[] } else { &["#", "time", "event", "by", "what"] };
-    output::table(
-        headers,
-        entries.iter().map(|entry| {
-            vec![
-                entry["version"].to_string(),
-                text(entry, "time"),
-                text(entry, "event"),
-                text(entry, "actor"),
-                text(entry, "summary"),
-            ]
-        }),
-    );
+    let columns = [
+        Column::new("#", |entry| entry["version"].to_string()),
+        Column::wide("position", |entry| entry["position"].to_string()),
+        Column::new("time", |entry| text(entry, "time")),
+        Column::new("event", |entry| text(entry, "event")),
+        Column::new("by", |entry| text(entry, "actor")),
+        Column::wide("request", |entry| text(entry, "request_id")),
+        Column::new("what", |entry| text(entry, "summary")),
+    ];
+    if args.output == Format::Name {
+        output::table(&[], entries.iter().map(|entry| vec![text(entry, "event")]));
+        return;
+    }
+    output::line(output::list(args.output, !args.no_headers, &entries, &columns));
 }
 
 /// Asks on a terminal; elsewhere only `--yes` counts.

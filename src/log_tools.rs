@@ -107,16 +107,14 @@ pub fn portable_failure(error: portable::Error) -> Failure {
 }
 
 fn show(client: &ClientArgs, report: &Value) {
-    match (client.output, report.as_object()) {
-        (Format::Table, Some(fields)) => {
-            for (key, value) in fields {
-                output::line(format!(
-                    "{key:<12} {}",
-                    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
-                ));
-            }
-        }
-        _ => output::json(report),
+    if output::structured(client.output, report) {
+        return;
+    }
+    for (key, value) in report.as_object().into_iter().flatten() {
+        output::line(format!(
+            "{key:<12} {}",
+            value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+        ));
     }
 }
 
@@ -212,9 +210,20 @@ async fn tail(lines: u64, follow: bool, client: &ClientArgs) -> Outcome {
 
 fn show_items(items: &[Value], client: &ClientArgs) {
     for item in items {
-        if client.output == Format::Json {
-            output::line(item.to_string());
-            continue;
+        match client.output {
+            Format::Table | Format::Wide => {}
+            Format::Json | Format::Jsonl => {
+                output::line(item.to_string());
+                continue;
+            }
+            Format::Yaml => {
+                output::line(format!("---\n{}", output::yaml(item)));
+                continue;
+            }
+            Format::Name => {
+                output::line(output::text(item, "event"));
+                continue;
+            }
         }
         let text = |key: &str| item[key].as_str().unwrap_or("-").to_owned();
         let number =

@@ -9,26 +9,37 @@ mod chaos_verbs;
 mod cli;
 mod client;
 mod config;
+mod config_verbs;
 mod demo;
 mod embedded;
 mod exit;
+mod explained;
+mod feed;
 mod fleet;
 mod instance;
+mod log_args;
 mod log_tools;
+mod looking;
 mod offline;
+mod operate;
+mod operate_args;
 mod output;
 mod real;
 mod serve;
+mod sled_run;
+mod sse;
 mod store;
 mod values;
+mod watch;
 
-use clap::Parser as _;
-use cli::{Cli, Command};
+use clap::{CommandFactory as _, Parser as _};
+use cli::{Cli, Command, InstanceCommand, SledCommand};
 use exit::Outcome;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    output::set_color(cli.color);
     // Campaigns have exit codes and threads of their own.
     if let Command::Chaos { verb } = cli.command {
         return chaos_verbs::run(verb);
@@ -56,12 +67,34 @@ async fn perform(command: Command) -> Outcome {
     match command {
         Command::Serve(args) => serve::run(&args).await,
         Command::Demo(args) => demo::run(&args).await,
-        Command::Instance { verb } => instance::run(verb).await,
+        Command::Instance { verb: InstanceCommand::Ask(verb) } => instance::run(verb).await,
+        Command::Instance { verb: InstanceCommand::Operate(verb) } => operate::instance(verb).await,
+        Command::Quota { verb } => operate::quota(verb).await,
+        Command::Group { verb } => operate::group(verb).await,
+        Command::Migration { verb } => operate::migration(verb).await,
+        Command::Saga { verb } => operate::saga(verb).await,
+        Command::Timer { verb } => operate::timer(verb).await,
         Command::Project { verb } => fleet::project(verb).await,
-        Command::Sled { verb } => fleet::sled(verb).await,
+        Command::Sled { verb: SledCommand::Ask(verb) } => fleet::sled(verb).await,
+        Command::Sled { verb: SledCommand::Operate(verb) } => operate::sled(verb).await,
+        Command::Sled { verb: SledCommand::Run(args) } => sled_run::run(&args).await,
         Command::Log { verb } => offline::log(verb).await,
         Command::Replay(args) => offline::replay(&args),
         Command::Chaos { .. } => unreachable!("handled before the runtime"),
+        Command::Events(args) => feed::run(&args).await,
+        Command::Trace(args) => looking::trace(&args).await,
+        Command::Whatis(args) => looking::whatis(&args).await,
+        Command::Config { verb } => config_verbs::run(&verb),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "musher", &mut script);
+            output::line(String::from_utf8_lossy(&script).trim_end());
+            Ok(())
+        }
+        Command::Openapi => {
+            output::line(api::openapi_json().trim_end());
+            Ok(())
+        }
         Command::Ping(args) => fleet::ping(&args).await,
         Command::Version => {
             output::line(format!("musher {}", serve::BUILD));

@@ -80,9 +80,8 @@ pub async fn log(verb: LogVerb) -> Outcome {
     match verb {
         LogVerb::Stats { data: None, file: None, client } => {
             let answer = Client::new(&client.server)?.get("/ops/v1/log/stats", &[]).await?;
-            if client.output == Format::Json {
-                output::json(&answer);
-            } else if let Some(numbers) = answer.as_object() {
+            let is_for_people = !output::structured(client.output, &answer);
+            if let Some(numbers) = answer.as_object().filter(|_| is_for_people) {
                 for (key, value) in numbers {
                     output::line(format!(
                         "{key:<12} {}",
@@ -109,8 +108,7 @@ pub async fn log(verb: LogVerb) -> Outcome {
 
 fn stats(past: &Past, client: &ClientArgs) -> Outcome {
     let stats = replay::stats(past.source(), LARGEST, &mut |_| {}).map_err(damaged)?;
-    if client.output == Format::Json {
-        output::json(&stats);
+    if output::structured(client.output, &stats) {
         return Ok(());
     }
     for (key, value) in [
@@ -145,16 +143,16 @@ fn verify_log(data: &Path, format: Format) -> Outcome {
     let _lock = StoreLock::acquire(data).map_err(open_failure)?;
     let report = JournalReader::verify_dir(&data.join("journal")).map_err(open_failure)?;
     let problem = report.problem.clone();
-    if format == Format::Json {
-        output::json(&json!({
-            "records": report.records,
-            "batches": report.batches,
-            "segments": report.segments,
-            "streams": report.streams,
-            "durable": report.durable.get(),
-            "problem": problem,
-        }));
-    } else {
+    let document = json!({
+        "records": report.records,
+        "batches": report.batches,
+        "segments": report.segments,
+        "streams": report.streams,
+        "durable": report.durable.get(),
+        "problem": problem,
+    });
+    let is_for_machines = output::structured(format, &document);
+    if !is_for_machines {
         output::line(format!(
             "{} records in {} batches and {} segments, {} streams, durable up to {}",
             report.records, report.batches, report.segments, report.streams, report.durable
@@ -162,7 +160,7 @@ fn verify_log(data: &Path, format: Format) -> Outcome {
     }
     match problem {
         None => {
-            if format == Format::Table {
+            if !is_for_machines {
                 output::line("every checksum, chain, position and version holds");
             }
             Ok(())
@@ -189,9 +187,8 @@ pub fn replay(args: &ReplayArgs) -> Outcome {
     };
     if args.history {
         let entries = replay::history(reader, id, 0, usize::MAX).map_err(damaged)?;
-        match args.output {
-            Format::Json => output::json(&entries),
-            Format::Table => output::line(replay::history_table(&entries).trim_end()),
+        if !output::structured(args.output, &entries) {
+            output::line(replay::history_table(&entries).trim_end());
         }
         return Ok(());
     }
@@ -201,24 +198,22 @@ pub fn replay(args: &ReplayArgs) -> Outcome {
             .map_err(|error| Failure::new(Exit::Usage, error.to_string()))?,
     };
     let state = replay::state_at(reader, id, at).map_err(damaged)?;
-    match args.output {
-        Format::Json => output::json(&state),
-        Format::Table => {
-            output::line(format!(
-                "{} is {} at #{} (position {}, {})",
-                state.state.spec.name, state.run_state, state.version, state.position, state.time
-            ));
-            if !state.effects.is_empty() {
-                let wished: Vec<String> = state
-                    .effects
-                    .iter()
-                    .map(|effect| format!("{} VMM {} on sled {}", effect.name(), effect.vmm(), effect.sled()))
-                    .collect();
-                output::line(format!("to be done: {}", wished.join("; ")));
-            }
-            output::json(&state.state);
-        }
+    if output::structured(args.output, &state) {
+        return Ok(());
     }
+    output::line(format!(
+        "{} is {} at #{} (position {}, {})",
+        state.state.spec.name, state.run_state, state.version, state.position, state.time
+    ));
+    if !state.effects.is_empty() {
+        let wished: Vec<String> = state
+            .effects
+            .iter()
+            .map(|effect| format!("{} VMM {} on sled {}", effect.name(), effect.vmm(), effect.sled()))
+            .collect();
+        output::line(format!("to be done: {}", wished.join("; ")));
+    }
+    output::json(&state.state);
     Ok(())
 }
 
@@ -249,8 +244,7 @@ fn verify(source: &dyn Source, options: &Options<'_>, scope: Scope, format: Form
 }
 
 fn show_report(report: &VerifyReport, format: Format) {
-    if format == Format::Json {
-        output::json(report);
+    if output::structured(format, report) {
         return;
     }
     output::line(format!(

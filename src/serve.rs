@@ -5,7 +5,7 @@
 //! equally safe, only slower.
 
 use crate::cli::ServeArgs;
-use crate::config::{Config, LogFormat, Overrides};
+use crate::config::{Config, LogFormat, Logging, Overrides};
 use crate::embedded::{Switchboard, derived_id, embedded_sleds};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::real::{SystemClock, SystemIds};
@@ -14,13 +14,14 @@ use crate::store::{
 };
 use actors::control::Predecessor;
 use actors::projects::ProjectAsk;
-use actors::{ControlPlane, Env, Fatal, Limits, RequestContext, SledConnector};
+use actors::{Census, ControlPlane, Env, Fatal, Limits, RequestContext, SledConnector, TimerPeriods};
 use api::{ApiConfig, ApiState, LogKeeper, Phase, Readiness};
 use eventlog::cache::Cache;
 use eventlog::journal::{Recovery, StoreId, StoreLock};
 use eventlog::{Log, Position, ReadError, Version};
 use journal::StreamName;
-use lifecycle::{InstanceId, Policy, ProjectId, Span};
+use lifecycle::restart::{RestartPolicy, restart_due};
+use lifecycle::{Instance, InstanceId, Policy, ProjectId, Span};
 use projections::Projections;
 use sim_sled::embedded::EmbeddedSled;
 use std::io::IsTerminal as _;
@@ -49,7 +50,7 @@ pub async fn run(args: &ServeArgs) -> Outcome {
     };
     let config = Config::load(args.config.as_deref(), &overrides)
         .map_err(|error| Failure { exit: Exit::Usage, ..Failure::from(error) })?;
-    start_logging(&config)?;
+    start_logging(&config.logging)?;
     // An address that is taken is found out before anything is opened; who connects meanwhile waits.
     let listeners = (listen(config.server.listen).await?, listen(config.server.sled_listen).await?);
     // Before anything runs: a signal that comes early must still end it cleanly.
@@ -66,34 +67,36 @@ pub async fn run(args: &ServeArgs) -> Outcome {
     ended
 }
 
-fn start_logging(config: &Config) -> Outcome {
+/// Logs on stderr from here on.
+pub fn start_logging(logging: &Logging) -> Outcome {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .or_else(|_| tracing_subscriber::EnvFilter::try_new(&config.logging.filter))
+        .or_else(|_| tracing_subscriber::EnvFilter::try_new(&logging.filter))
         .map_err(|error| Failure::new(Exit::Usage, format!("logging.filter: {error}")))?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let is_for_eyes = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    match config.logging.format {
+    match logging.format {
         LogFormat::Text => builder.with_target(false).with_ansi(is_for_eyes).init(),
         LogFormat::Json => builder.json().init(),
     }
     Ok(())
 }
 
-/// What tells the daemon to end.
-struct Signals {
+/// What tells a process to end.
+pub struct Signals {
     interrupt: Signal,
     terminate: Signal,
 }
 
 impl Signals {
-    fn listen() -> Result<Self, Failure> {
+    /// From here on a signal does not kill the process.
+    pub fn listen() -> Result<Self, Failure> {
         let on =
             |kind| signal(kind).map_err(|error| Failure::new(Exit::Refused, format!("no signals: {error}")));
         Ok(Self { interrupt: on(SignalKind::interrupt())?, terminate: on(SignalKind::terminate())? })
     }
 
     /// Waits for either.
-    async fn any(&mut self) {
+    pub async fn any(&mut self) {
         tokio::select! {
             biased;
             _ = self.interrupt.recv() => {}
@@ -144,7 +147,8 @@ impl Daemon {
             journal.attach_cache(Arc::clone(cache));
         }
         let indexer = tokio::spawn(keep_index(Arc::clone(&log), cache.clone()));
-        let (fatal, switchboard) = (Fatal::default(), Arc::new(Switchboard::default()));
+        let call = Duration::from_secs(config.sleds.call_s);
+        let (fatal, switchboard) = (Fatal::default(), Arc::new(Switchboard::new(call)?));
         let connector: Arc<dyn SledConnector> = Arc::clone(&switchboard) as _;
         let env = environment(config, Arc::clone(&log), cache.clone(), connector, fatal.clone());
         let (control, predecessor) = ControlPlane::start(env).await.map_err(start_failure)?;
@@ -158,10 +162,14 @@ impl Daemon {
         first_project(&control, store).await?;
         let stopped = |error: projections::Stopped| Failure::new(Exit::Damaged, error.to_string());
         projections.wait_for(log.durable()).await.map_err(stopped)?;
+        let policy = policy(config);
         let unfinished: Vec<InstanceId> = projections.read(|model| {
-            model.instance_states().filter(|instance| !instance.is_quiesced()).map(|i| i.id).collect()
+            let has_work =
+                |instance: &Instance| !instance.is_quiesced() || restart_due(instance, &policy).is_some();
+            model.instance_states().filter(|instance| has_work(instance)).map(|i| i.id).collect()
         });
         control.resume(unfinished.iter().copied()).await;
+        control.start_timers(Arc::new(ReadModelCensus(projections.clone())));
         let report = Report { recovery, predecessor, unfinished: unfinished.len() };
         let ready = Arc::new(Readiness::default());
         let keeper: Arc<dyn LogKeeper> =
@@ -281,7 +289,10 @@ fn environment(
         log,
         cache,
         connector,
-        policy: Policy { start_deadline: Span::from_secs(config.instances.start_deadline_s) },
+        // Simulated like the sleds: what is pushed to them starts empty with each daemon.
+        switch: Some(Arc::new(sim_sled::network::SimSwitch::default())),
+        producers: Some(Arc::new(sim_sled::network::SimProducers::default())),
+        policy: policy(config),
         limits: Limits {
             instance_queue_max: config.instances.queue_max,
             commands_max: config.instances.commands_max,
@@ -290,10 +301,47 @@ fn environment(
             sled_call: Duration::from_secs(config.sleds.call_s),
             inventory_period: Duration::from_secs(config.sleds.inventory_s),
             restarts_max: config.instances.restarts_max,
+            drain_parallel: config.sleds.drain_parallel,
+            drain_period: Duration::from_secs(config.timers.sled_drain_s),
+            passivate_after: Duration::from_secs(config.instances.passivate_after_s),
+            timers: periods(&config.timers),
             ..defaults
         },
         build: BUILD.to_owned(),
         fatal,
+    }
+}
+
+fn policy(config: &Config) -> Policy {
+    let instances = &config.instances;
+    Policy {
+        start_deadline: Span::from_secs(instances.start_deadline_s),
+        migrate_deadline: Span::from_secs(instances.migrate_deadline_s),
+        restart: RestartPolicy {
+            base: Span::from_secs(instances.restart_base_s),
+            cap: Span::from_secs(instances.restart_cap_s),
+            budget: instances.restart_budget,
+            stable: Span::from_secs(instances.restart_stable_s),
+        },
+    }
+}
+
+fn periods(timers: &crate::config::Timers) -> TimerPeriods {
+    TimerPeriods {
+        instance_updater: Duration::from_secs(timers.instance_updater_s),
+        vmm_reaper: Duration::from_secs(timers.vmm_reaper_s),
+        reincarnation: Duration::from_secs(timers.reincarnation_s),
+        stuck_saga: Duration::from_secs(timers.stuck_saga_s),
+        passivation: Duration::from_secs(timers.passivation_s),
+    }
+}
+
+/// What the reapers look at.
+struct ReadModelCensus(Projections);
+
+impl Census for ReadModelCensus {
+    fn find(&self, wanted: &dyn Fn(&Instance) -> bool) -> Vec<InstanceId> {
+        self.0.read(|model| model.instance_states().filter(|state| wanted(state)).map(|s| s.id).collect())
     }
 }
 
@@ -348,6 +396,10 @@ fn greet(config: &Config, (clients, sleds): (std::net::SocketAddr, std::net::Soc
     if count > 0 {
         let (threads, memory) = (config.embedded_sleds.threads, config.embedded_sleds.memory_gib);
         eprintln!("  sleds     {count} simulated, {threads} threads and {memory} GiB each");
+    } else {
+        eprintln!(
+            "  sleds     none in this process; add one: musher sled run --name a --control-plane http://{sleds}"
+        );
     }
     let server = if clients.port() == 12_220 { String::new() } else { format!(" --server http://{clients}") };
     eprintln!("  try       musher instance create web-1 --wait{server}");

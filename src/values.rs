@@ -1,5 +1,7 @@
 //! Values of flags that have units or ranges: read as people write them.
 
+use crate::operate_args::Limit;
+
 /// Seeds `A..B` without B, or one seed.
 pub fn parse_seeds(text: &str) -> Result<std::ops::Range<u64>, String> {
     let number = |text: &str| text.parse::<u64>().map_err(|_| format!("\"{text}\" is not a seed"));
@@ -36,6 +38,20 @@ pub fn parse_memory(text: &str) -> Result<u64, String> {
         unit => return Err(format!("unknown unit \"{unit}\": use MiB, GiB or TiB")),
     };
     number.checked_mul(1 << shift).ok_or_else(|| format!("\"{text}\" is too large"))
+}
+
+/// A number, or `none`.
+pub fn parse_limit(text: &str) -> Result<Limit, String> {
+    if text == "none" {
+        return Ok(Limit(None));
+    }
+    let number = text.parse().map_err(|_| "must be a whole number, or \"none\"".to_owned());
+    number.map(|number| Limit(Some(number)))
+}
+
+/// Memory, or `none`.
+pub fn parse_memory_limit(text: &str) -> Result<Limit, String> {
+    if text == "none" { Ok(Limit(None)) } else { parse_memory(text).map(|bytes| Limit(Some(bytes))) }
 }
 
 #[cfg(test)]

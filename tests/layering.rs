@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Crate, the crates of ours that it may use, and outside crates that it must never use.
-const ARROWS: [(&str, &[&str], &[&str]); 11] = [
+const ARROWS: [(&str, &[&str], &[&str]); 12] = [
     ("lifecycle", &[], &["tokio", "ractor", "sled", "tracing", "rand", "bincode", "axum", "reqwest"]),
     ("eventlog", &[], &["ractor", "bincode", "axum", "reqwest"]),
     ("journal", &["lifecycle", "eventlog"], &["tokio", "ractor", "sled", "axum", "reqwest"]),
@@ -33,6 +33,11 @@ const ARROWS: [(&str, &[&str], &[&str]); 11] = [
             "sled-protocol",
         ],
         &[],
+    ),
+    (
+        "conformance",
+        &["actors", "eventlog", "journal", "lifecycle", "projections", "sim-sled", "sled-protocol"],
+        &["ractor", "sled", "axum", "reqwest"],
     ),
     (
         "bench",

@@ -6,10 +6,12 @@ use crate::env::Env;
 use crate::instance::{Ask, InstanceMsg};
 use crate::instances::Instances;
 use crate::ledger::LedgerHandle;
+use crate::network::{Desk, Network, NetworkStatus};
 use crate::projects::{ProjectAsk, Projects};
 use crate::sled::SledStatus;
 use crate::sleds::Sleds;
 use crate::supervisor::Undeliverable;
+use crate::timers::Timers;
 use crate::writer::{AppendError, Writer};
 use eventlog::{Log, Unavailable};
 use futures::FutureExt;
@@ -55,16 +57,20 @@ pub struct NewInstance {
 /// The control plane of one process. Clones share it.
 #[derive(Clone)]
 pub struct ControlPlane {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
-    env: Arc<Env>,
+pub(crate) struct Inner {
+    pub(crate) env: Arc<Env>,
     root: ActorRef<NoMessage>,
-    ledger: LedgerHandle,
+    pub(crate) ledger: LedgerHandle,
     projects: Projects,
     instances: Instances,
-    sleds: Sleds,
+    pub(crate) sleds: Sleds,
+    pub(crate) timers: Timers,
+    network: Network,
+    /// One writer of the system's stream at a time.
+    pub(crate) system: tokio::sync::Mutex<()>,
     is_closing: AtomicBool,
 }
 
@@ -83,15 +89,19 @@ impl ControlPlane {
         let actor_error = |error: ractor::SpawnErr| StartError::Actor(error.to_string());
         let (root, _) = Actor::spawn(None, Root { env: Arc::clone(&env) }, ()).await.map_err(actor_error)?;
         let cell: ActorCell = root.get_cell();
-        let ledger = LedgerHandle::start(&env, cell.clone()).await?;
+        let desk = Arc::new(Desk::new());
+        let ledger = LedgerHandle::start(&env, Arc::clone(&desk), cell.clone()).await?;
         let projects =
             Projects::start(Arc::clone(&env), ledger.clone(), cell.clone()).await.map_err(actor_error)?;
         let instances = Instances::start(Arc::clone(&env), cell.clone()).await.map_err(actor_error)?;
         let sleds = Sleds::start(Arc::clone(&env), cell).await.map_err(actor_error)?;
         instances.connect(ledger.clone(), sleds.clone());
-        sleds.connect(ledger.clone(), instances.clone());
-        let is_closing = AtomicBool::new(false);
-        let inner = Inner { env, root, ledger, projects, instances, sleds, is_closing };
+        let network = Network::start(Arc::clone(&env), desk);
+        sleds.connect(ledger.clone(), instances.clone(), network.clone());
+        let timers = Timers::new(Arc::clone(&env), instances.clone(), sleds.clone(), ledger.clone());
+        let (system, is_closing) = (tokio::sync::Mutex::new(()), AtomicBool::new(false));
+        let inner =
+            Inner { env, root, ledger, projects, instances, sleds, timers, network, system, is_closing };
         Ok((Self { inner: Arc::new(inner) }, predecessor))
     }
 
@@ -188,7 +198,7 @@ impl ControlPlane {
         }
     }
 
-    fn must_be_open(&self) -> Result<(), CommandError> {
+    pub(crate) fn must_be_open(&self) -> Result<(), CommandError> {
         if self.inner.is_closing.load(Ordering::Acquire) {
             return Err(CommandError::Unavailable("the daemon is shutting down".to_owned()));
         }
@@ -217,6 +227,11 @@ impl ControlPlane {
             sleds.push((load, status));
         }
         Ok(sleds)
+    }
+
+    /// How far the network's peers are.
+    pub fn network(&self) -> NetworkStatus {
+        self.inner.network.status()
     }
 
     /// The log, for readers.
@@ -266,9 +281,11 @@ impl ControlPlane {
     /// Refuses what comes, lets appends finish, marks the stop, closes the log.
     pub async fn shutdown(&self) {
         self.inner.is_closing.store(true, Ordering::Release);
+        self.inner.timers.close();
         self.inner.projects.close().await;
         self.inner.instances.close().await;
         self.inner.sleds.close().await;
+        self.inner.network.close();
         if let Ok((mut writer, _)) = Writer::open(Arc::clone(&self.inner.env), StreamName::System).await
             && let Err(error) = writer.append(&[Event::from(SystemEvent::DaemonStopped)], &daemon()).await
         {

@@ -4,7 +4,7 @@
 use crate::answer::SledFailure;
 use lifecycle::input::{Refusal, SideReport, VmmReport};
 use lifecycle::migration::SideState;
-use lifecycle::{Effect, Generation, Instance, MigrationId, VmmId, VmmState};
+use lifecycle::{Effect, Generation, Instance, MigrationId, SledId, VmmId, VmmState};
 use sled_protocol as wire;
 use std::net::IpAddr;
 
@@ -56,17 +56,23 @@ pub struct VmmRequest {
     pub effect: Effect,
     /// The request to register it, without the epoch, which the sled's actor knows.
     register: wire::RegisterVmm,
+    /// Where the guest is that a migration target takes over.
+    pub(crate) source: Option<(VmmId, SledId)>,
+    /// Log position at which the VMM was allocated: it belongs to the boot that its sled was in there.
+    pub(crate) allocated_at: u64,
 }
 
 impl VmmRequest {
     /// From the instance's state.
     pub(crate) fn new(instance: &Instance, effect: Effect, now: lifecycle::Timestamp) -> Self {
         let size = instance.vmms.get(&effect.vmm()).map_or(instance.spec.size, |vmm| vmm.size);
+        let into = instance.migrations.values().find(|migration| migration.target.vmm == effect.vmm());
+        let source = into.and_then(|migration| instance.vmms.get(&migration.source.vmm));
         let register = wire::RegisterVmm {
             instance_id: wire::InstanceId::from_uuid(instance.id.uuid()),
-            migration_id: None,
+            migration_id: into.map(|migration| wire::MigrationId::from_uuid(migration.id.uuid())),
             vmm_runtime: wire::VmmRuntime {
-                state: wire::VmmState::Starting,
+                state: if into.is_some() { wire::VmmState::Migrating } else { wire::VmmState::Starting },
                 generation: wire::Generation::FIRST,
                 time_updated: wire::Timestamp::from_micros(now.micros()),
             },
@@ -81,7 +87,8 @@ impl VmmRequest {
             },
             lease_epoch: wire::LeaseEpoch::FIRST,
         };
-        Self { effect, register }
+        let allocated_at = instance.vmms.get(&effect.vmm()).map_or(0, |vmm| vmm.allocated_at);
+        Self { effect, register, source: source.map(|vmm| (vmm.id, vmm.sled)), allocated_at }
     }
 
     /// The register request under the sled's epoch.

@@ -2,7 +2,7 @@
 
 use eventlog::{Cache, Log};
 use lifecycle::{Policy, SledId, Timestamp};
-use sled_protocol::SledClient;
+use sled_protocol::{Producers, SledClient, Switch};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -47,10 +47,77 @@ pub struct Limits {
     pub inventory_period: Duration,
     /// When an effect that was acknowledged and has not been seen to act is sent again.
     pub effect_recheck: Duration,
+    /// How often a drain looks for guests that can move.
+    pub drain_period: Duration,
+    /// Guests that move away from one draining sled at a time.
+    pub drain_parallel: usize,
+    /// How long an instance must have been left alone to leave memory.
+    pub passivate_after: Duration,
+    /// How often each reaper runs.
+    pub timers: TimerPeriods,
+    /// Bounds of the pushes to the network.
+    pub push: PushLimits,
     /// First pause before a panicked actor restarts; doubled each time.
     pub restart_pause: Duration,
     /// Panics in a row after which an instance is quarantined.
     pub restarts_max: u32,
+}
+
+/// Periods of the reapers. Each run is drawn between half a period and a whole one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimerPeriods {
+    /// Looks for instances that need an update and have not had it.
+    pub instance_updater: Duration,
+    /// Looks for VMMs that nothing refers to.
+    pub vmm_reaper: Duration,
+    /// Looks for failed instances that are to be started again.
+    pub reincarnation: Duration,
+    /// Looks for sagas past their deadlines.
+    pub stuck_saga: Duration,
+    /// Lets instances that are left alone leave memory.
+    pub passivation: Duration,
+}
+
+impl Default for TimerPeriods {
+    fn default() -> Self {
+        Self {
+            instance_updater: Duration::from_secs(30),
+            vmm_reaper: Duration::from_mins(1),
+            reincarnation: Duration::from_mins(1),
+            stuck_saga: Duration::from_secs(30),
+            passivation: Duration::from_mins(1),
+        }
+    }
+}
+
+/// Bounds of the pushes to sleds, switch and producer registry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PushLimits {
+    /// How long a change waits at most for others to share its request.
+    pub gather: Duration,
+    /// How long one request may take.
+    pub call: Duration,
+    /// First pause after a failure; doubled for each that follows.
+    pub pause: Duration,
+    /// Longest pause between two tries.
+    pub pause_max: Duration,
+    /// How often a sled is asked for everything it holds; it also is whenever it was away or has booted.
+    pub sled_compare: Duration,
+    /// How often switch and registry are, which can come back empty without saying so.
+    pub device_compare: Duration,
+}
+
+impl Default for PushLimits {
+    fn default() -> Self {
+        Self {
+            gather: Duration::from_millis(100),
+            call: Duration::from_secs(10),
+            pause: Duration::from_millis(200),
+            pause_max: Duration::from_secs(30),
+            sled_compare: Duration::from_mins(10),
+            device_compare: Duration::from_mins(1),
+        }
+    }
 }
 
 impl Default for Limits {
@@ -63,6 +130,11 @@ impl Default for Limits {
             sled_call: Duration::from_secs(5),
             inventory_period: Duration::from_secs(30),
             effect_recheck: Duration::from_secs(30),
+            drain_period: Duration::from_secs(1),
+            drain_parallel: 4,
+            passivate_after: Duration::from_mins(5),
+            timers: TimerPeriods::default(),
+            push: PushLimits::default(),
             restart_pause: Duration::from_millis(100),
             restarts_max: 5,
         }
@@ -118,6 +190,10 @@ pub struct Env {
     pub cache: Option<Arc<dyn Cache>>,
     /// The sleds.
     pub connector: Arc<dyn SledConnector>,
+    /// The switch that translates external addresses, if there is one.
+    pub switch: Option<Arc<dyn Switch>>,
+    /// The registry of metrics producers, if there is one.
+    pub producers: Option<Arc<dyn Producers>>,
     /// Limits that decisions use.
     pub policy: Policy,
     /// Bounds of the shells.

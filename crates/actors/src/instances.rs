@@ -97,6 +97,11 @@ impl Instances {
         self.roster.live()
     }
 
+    /// Asks every instance in memory to leave it if it is left alone; answers how many were asked.
+    pub(crate) fn passivate(&self) -> usize {
+        self.roster.tell_live(|| InstanceMsg::Passivate)
+    }
+
     /// Lets every mailbox drain, then ends.
     pub(crate) async fn close(&self) {
         self.roster.close().await;

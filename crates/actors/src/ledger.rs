@@ -10,10 +10,14 @@
 //! A panic here ends the process: the open grants are only reproducible with every asker gone.
 
 use crate::env::Env;
+use crate::network::Desk;
 use eventlog::{Epoch, Position, ReadError, StreamId};
 use futures::StreamExt;
 use journal::{Event, Recorded, StreamName};
-use lifecycle::{Address, InstanceId, Ledger, ProjectId, Rejected, Shortage, Size, SledId, VmmId};
+use lifecycle::ledger::RoomAsk;
+use lifecycle::{
+    Address, InstanceEvent, InstanceId, Ledger, ProjectId, Rejected, RoomWanted, Shortage, SledId, VmmId,
+};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -43,6 +47,8 @@ pub(crate) enum Folded {
 /// The pure ledger and how far it has folded.
 struct Fold {
     ledger: Ledger,
+    /// Where what the network shall be is left for the pushers.
+    desk: Arc<Desk>,
     position: Position,
     /// Streams that are not followed any more.
     quarantined: BTreeSet<StreamId>,
@@ -50,6 +56,17 @@ struct Fold {
 
 /// A look at the ledger.
 type Look = Box<dyn FnOnce(&Ledger) + Send>;
+
+/// A wish for room.
+#[derive(Clone, Debug)]
+pub(crate) struct GrantAsk {
+    pub(crate) instance: InstanceId,
+    pub(crate) vmm: VmmId,
+    pub(crate) wanted: RoomWanted,
+    /// The sled that it must be, if one was named.
+    pub(crate) to: Option<SledId>,
+    pub(crate) dice: u64,
+}
 
 /// One request.
 pub(crate) enum Request {
@@ -60,10 +77,7 @@ pub(crate) enum Request {
         reply: Reply<Result<Address, Rejected>>,
     },
     Room {
-        instance: InstanceId,
-        vmm: VmmId,
-        size: Size,
-        dice: u64,
+        ask: GrantAsk,
         epoch: Epoch,
         reply: Reply<Result<SledId, Shortage>>,
     },
@@ -105,9 +119,13 @@ pub(crate) struct LedgerHandle {
 
 impl LedgerHandle {
     /// Folds the whole log, then starts the actor under `parent` and follows.
-    pub(crate) async fn start(env: &Arc<Env>, parent: ActorCell) -> Result<Self, super::StartError> {
-        let mut fold =
-            Fold { ledger: Ledger::default(), position: Position::ZERO, quarantined: BTreeSet::new() };
+    pub(crate) async fn start(
+        env: &Arc<Env>,
+        desk: Arc<Desk>,
+        parent: ActorCell,
+    ) -> Result<Self, super::StartError> {
+        let (ledger, quarantined) = (Ledger::default(), BTreeSet::new());
+        let mut fold = Fold { ledger, desk, position: Position::ZERO, quarantined };
         loop {
             match env.log.read_all(fold.position.next(), FOLD_RECORDS_MAX) {
                 Ok(page) if page.is_empty() => break,
@@ -122,6 +140,7 @@ impl LedgerHandle {
                 Err(error) => return Err(error.into()),
             }
         }
+        fold.desk.reached(fold.position.get());
         let next = fold.position.next();
         let state = State { fold, parked: Vec::new(), askers: BTreeMap::new(), unreachable: BTreeSet::new() };
         let (actor, _) = Actor::spawn_linked(None, LedgerActor, state, parent)
@@ -154,14 +173,11 @@ impl LedgerHandle {
     /// Grants room, once the fold has reached `after`: what the asker has released counts.
     pub(crate) async fn grant_room(
         &self,
-        instance: InstanceId,
-        vmm: VmmId,
-        size: Size,
-        dice: u64,
+        ask: GrantAsk,
         owner: (Epoch, u64),
     ) -> Result<Result<SledId, Shortage>, LedgerGone> {
         let (epoch, after) = owner;
-        self.ask(after, |reply| Request::Room { instance, vmm, size, dice, epoch, reply }).await
+        self.ask(after, |reply| Request::Room { ask, epoch, reply }).await
     }
 
     /// Grants a project's name.
@@ -294,12 +310,15 @@ impl State {
     fn fold(&mut self, items: Vec<Folded>) {
         for item in items {
             if let Folded::Event(recorded) = &item
-                && let Event::Instance(lifecycle::InstanceEvent::StartBegan { vmm, .. }) = &recorded.event
+                && let Event::Instance(
+                    InstanceEvent::StartBegan { vmm, .. } | InstanceEvent::MigrateBegan { vmm, .. },
+                ) = &recorded.event
             {
                 self.askers.remove(vmm);
             }
             self.fold.take(item);
         }
+        self.fold.desk.reached(self.fold.position.get());
         let (ready, parked) = std::mem::take(&mut self.parked)
             .into_iter()
             .partition(|(position, _)| *position <= self.fold.position);
@@ -317,11 +336,18 @@ impl State {
             Request::Instance { id, project, name, reply } => {
                 let _ = reply.send(self.fold.ledger.grant_instance(id, project, &name));
             }
-            Request::Room { instance, vmm, size, dice, epoch, reply } => {
-                let granted =
-                    self.fold.ledger.grant_room_rather_off(instance, vmm, size, dice, &self.unreachable);
+            Request::Room { ask, epoch, reply } => {
+                let granted = self.fold.ledger.grant_room(&RoomAsk {
+                    instance: ask.instance,
+                    vmm: ask.vmm,
+                    size: ask.wanted.size,
+                    purpose: &ask.wanted.purpose,
+                    to: ask.to,
+                    dice: ask.dice,
+                    avoid: &self.unreachable,
+                });
                 if granted.is_ok() {
-                    self.askers.insert(vmm, (instance, epoch));
+                    self.askers.insert(ask.vmm, (ask.instance, epoch));
                 }
                 let _ = reply.send(granted);
             }
@@ -370,6 +396,7 @@ impl Fold {
         let recorded = match item {
             Folded::Event(recorded) => recorded,
             Folded::Damage { last, streams } => {
+                self.desk.unread(self.position.next().get(), last.get());
                 self.position = last;
                 self.quarantined.extend(streams);
                 return;
@@ -378,12 +405,17 @@ impl Fold {
         assert!(recorded.meta.position == self.position.next().get(), "the ledger misses no record");
         self.position = Position::new(recorded.meta.position);
         if self.quarantined.contains(&recorded.stream.id()) {
+            self.desk.unread(recorded.meta.position, recorded.meta.position);
             return;
         }
         match (recorded.stream, &recorded.event) {
-            (StreamName::Instance(id), Event::Instance(event)) => self.ledger.apply_instance(id, event),
+            (StreamName::Instance(id), Event::Instance(event)) => {
+                self.ledger.apply_instance(id, event);
+                self.desk.apply(id, event, recorded.meta, &self.ledger);
+            }
             (StreamName::Project(id), Event::Project(event)) => self.ledger.apply_project(id, event),
             (StreamName::Sled(id), Event::Sled(event)) => self.ledger.apply_sled(id, event),
+            (StreamName::System, Event::System(event)) => self.ledger.apply_system(event),
             _ => {}
         }
     }

@@ -8,9 +8,11 @@
 //! * [`instance`]: one actor per instance that has something to do, the only writer of its stream; virtual:
 //!   [`instances`] activates it at its first message and restarts it from its stream if it panics;
 //! * [`sled`]: one actor per sled: bounded calls to its agent, its reports, its inventory;
+//! * [`network`]: one pusher per sled, switch and producer registry, which converge to what is desired;
 //! * [`ledger`]: one actor that grants what instances share, from a fold over the log; a panic of it ends
 //!   the process, because its memory is only reproducible with every grantee gone;
 //! * [`projects`]: one actor that writes the projects' streams, which are few and change rarely;
+//! * [`timers`]: reapers, which make instances and sleds look again;
 //! * [`control`]: the handle to all of it, which is what the HTTP layer and embedded sleds hold.
 //!
 //! Invariants: mailboxes are bounded at the door ([`instances`] counts what waits); everything
@@ -23,12 +25,18 @@ pub mod env;
 pub mod instance;
 pub mod instances;
 pub mod ledger;
+pub mod network;
+pub mod operate;
 pub mod projects;
 pub mod sled;
 pub mod sleds;
 mod supervisor;
+pub mod timers;
 mod writer;
 
 pub use answer::{Accepted, CommandError, RequestContext};
 pub use control::{ControlPlane, NewInstance, StartError};
-pub use env::{Clock, Env, Fatal, IdSource, Limits, SledConnector};
+pub use env::{Clock, Env, Fatal, IdSource, Limits, PushLimits, SledConnector, TimerPeriods};
+pub use network::{NetworkStatus, PeerName, PeerStatus};
+pub use operate::{QuotaUse, Quotas};
+pub use timers::{Census, TimerName, TimerStatus};

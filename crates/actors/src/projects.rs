@@ -7,10 +7,11 @@ use crate::ledger::LedgerHandle;
 use crate::writer::{AppendError, OpenError, Writer};
 use journal::{Event, StreamName};
 use lifecycle::event::ProjectEvent;
-use lifecycle::project::{Project, evolve};
+use lifecycle::project::{GroupCommand, Project, decide_group, evolve};
 use lifecycle::spec::{validate_description, validate_name};
-use lifecycle::{ProjectId, Rejected};
+use lifecycle::{InstanceId, ProjectId, Quota, Rejected};
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, SpawnErr};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -31,6 +32,13 @@ pub enum ProjectAsk {
         /// Its description afterwards.
         description: Option<String>,
     },
+    /// Change what its instances may be charged together.
+    SetQuota {
+        /// The limits afterwards.
+        quota: Quota,
+    },
+    /// Change its anti-affinity groups.
+    Group(GroupCommand),
     /// Delete it.
     Delete,
 }
@@ -126,14 +134,17 @@ impl Shell {
                 evolve(&mut state, event, record.meta);
             }
         }
-        let event = self.decide(id, state.as_ref(), &ask, writer.position()).await?;
-        let Some(event) = event else {
+        let events = self.decide(id, state.as_ref(), &ask, writer.position()).await?;
+        if events.is_empty() {
             let project = state.expect("only what exists stays as it is");
             return Ok((project, writer.position()));
-        };
-        match writer.append(&[Event::from(event.clone())], &context.recorded()).await {
+        }
+        let recorded: Vec<Event> = events.iter().cloned().map(Event::from).collect();
+        match writer.append(&recorded, &context.recorded()).await {
             Ok(metas) => {
-                evolve(&mut state, &event, metas[0]);
+                for (event, meta) in events.iter().zip(metas) {
+                    evolve(&mut state, event, meta);
+                }
                 Ok((state.expect("an event leaves a project"), writer.position()))
             }
             Err(AppendError::Refused(reason)) => {
@@ -149,14 +160,14 @@ impl Shell {
         }
     }
 
-    /// Validates, and asks the ledger for what is shared. No event means that nothing changes.
+    /// Validates, and asks the ledger for what is shared. No events mean that nothing changes.
     async fn decide(
         &self,
         id: ProjectId,
         state: Option<&Project>,
         ask: &ProjectAsk,
         position: u64,
-    ) -> Result<Option<ProjectEvent>, CommandError> {
+    ) -> Result<Vec<ProjectEvent>, CommandError> {
         let gone = |_| CommandError::Unavailable("the ledger is not available".to_owned());
         if let ProjectAsk::Create { name, description } = ask {
             if state.is_some() {
@@ -166,7 +177,7 @@ impl Shell {
             validate_description(description).map_err(Rejected::from)?;
             let vni = self.ledger.grant_project(id, name.clone()).await.map_err(gone)??;
             let (name, description) = (name.clone(), description.clone());
-            return Ok(Some(ProjectEvent::Created { id, name, description, vni }));
+            return Ok(vec![ProjectEvent::Created { id, name, description, vni }]);
         }
         let project = state.filter(|project| project.deleted.is_none()).ok_or(Rejected::NoSuchProject(id))?;
         match ask {
@@ -181,13 +192,41 @@ impl Shell {
                 }
                 let is_news = *name != project.name || *description != project.description;
                 let (name, description) = (name.clone(), description.clone());
-                Ok(is_news.then_some(ProjectEvent::Changed { name, description }))
+                Ok(is_news.then_some(ProjectEvent::Changed { name, description }).into_iter().collect())
             }
+            ProjectAsk::SetQuota { quota } => {
+                let set = ProjectEvent::QuotaSet { quota: *quota };
+                Ok((*quota != project.quota).then_some(set).into_iter().collect())
+            }
+            ProjectAsk::Group(command) => self.decide_group(project, command).await,
             ProjectAsk::Delete => {
                 self.ledger.grant_project_delete(id, position).await.map_err(gone)??;
-                Ok(Some(ProjectEvent::Deleted))
+                Ok(vec![ProjectEvent::Deleted])
             }
         }
+    }
+
+    /// Only instances of the project join; those that are deleted leave.
+    async fn decide_group(
+        &self,
+        project: &Project,
+        command: &GroupCommand,
+    ) -> Result<Vec<ProjectEvent>, CommandError> {
+        let joins = match command {
+            GroupCommand::Join { instance, .. } => Some(*instance),
+            _ => None,
+        };
+        let (id, members) = (project.id, project.groups.values().flat_map(|group| group.members.clone()));
+        let asked: Vec<InstanceId> = members.chain(joins).collect();
+        let look = self.ledger.look(self.env.log.durable().get(), move |ledger| {
+            let is_there = |instance: &InstanceId| ledger.project_of(*instance) == Some(id);
+            asked.into_iter().filter(is_there).collect::<BTreeSet<InstanceId>>()
+        });
+        let there = look.await.map_err(|gone| CommandError::Unavailable(gone.to_string()))?;
+        if let Some(instance) = joins.filter(|instance| !there.contains(instance)) {
+            return Err(Rejected::NoSuchInstance(instance).into());
+        }
+        Ok(decide_group(project, command, |instance| there.contains(&instance))?)
     }
 
     /// Names of projects are only ever taken through this actor, one request at a time, so a look is enough

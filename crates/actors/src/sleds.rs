@@ -1,13 +1,15 @@
 //! The sleds: virtual actors, one per sled that has registered.
 
+use crate::answer::{CommandError, RequestContext};
 use crate::convert::VmmRequest;
 use crate::env::Env;
 use crate::instance::InstanceMsg;
 use crate::instances::Instances;
 use crate::ledger::LedgerHandle;
+use crate::network::Network;
 use crate::sled::{SledActor, SledArgs, SledMsg, SledStatus};
 use crate::supervisor::{RestartPolicy, Roster};
-use lifecycle::sled::Registration;
+use lifecycle::sled::{Registration, Sled, SledCommand};
 use lifecycle::{BootId, LeaseEpoch, SledId};
 use ractor::{ActorCell, ActorRef, ActorRuntime, SpawnErr};
 use sled_protocol::{ControlPlaneError, SledLease};
@@ -31,11 +33,11 @@ impl Sleds {
     }
 
     /// Gives the sleds what they need to know. Once, before the first message.
-    pub(crate) fn connect(&self, ledger: LedgerHandle, instances: Instances) {
+    pub(crate) fn connect(&self, ledger: LedgerHandle, instances: Instances, network: Network) {
         let env = Arc::clone(&self.env);
         self.roster.spawn_with(move |id, supervisor| {
-            let args =
-                SledArgs { env: Arc::clone(&env), id, ledger: ledger.clone(), instances: instances.clone() };
+            let (ledger, instances, network) = (ledger.clone(), instances.clone(), network.clone());
+            let args = SledArgs { env: Arc::clone(&env), id, ledger, instances, network };
             ActorRuntime::spawn_linked_instant(None, SledActor, args, supervisor).ok().map(|(actor, _)| actor)
         });
     }
@@ -77,11 +79,31 @@ impl Sleds {
         answer.await.unwrap_or_else(|_| Err(unavailable("the sled's actor restarts".to_owned())))
     }
 
+    /// Does what an operator asks; answers the sled afterwards and the position of its newest event.
+    pub(crate) async fn command(
+        &self,
+        sled: SledId,
+        command: SledCommand,
+        context: RequestContext,
+    ) -> Result<(Sled, u64), CommandError> {
+        let (reply, answer) = oneshot::channel();
+        self.roster
+            .send(sled, SledMsg::Command { command, context, reply })
+            .map_err(|error| CommandError::Unavailable(error.to_string()))?;
+        answer.await.unwrap_or_else(|_| Err(CommandError::Unknown("the sled's actor restarts".to_owned())))
+    }
+
     /// Starts watching a sled that the log knows.
     pub(crate) fn watch(&self, sled: SledId) {
         if let Err(error) = self.roster.send(sled, SledMsg::Watch) {
             tracing::warn!(%sled, %error, "sled is not watched");
         }
+    }
+
+    /// Makes a draining sled look at once for guests that can move.
+    pub(crate) fn drain(&self, sled: SledId) {
+        // Its own clock comes to it too.
+        let _ = self.roster.send(sled, SledMsg::Drain);
     }
 
     /// Notes that a sled was heard from.

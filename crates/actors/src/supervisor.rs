@@ -157,6 +157,17 @@ impl<K: Key, M: Message> Roster<K, M> {
         self.lock().by_key.values().filter(|slot| matches!(slot.state, SlotState::Live(_))).count()
     }
 
+    /// Tells every live actor; answers how many were told.
+    pub(crate) fn tell_live(&self, message: impl Fn() -> M) -> usize {
+        let slots = self.lock();
+        let live = slots.by_key.values().filter_map(|slot| match &slot.state {
+            SlotState::Live(actor) => Some(actor),
+            SlotState::Restarting(_) | SlotState::Quarantined(_) => None,
+        });
+        // One that has ended needs to be told nothing.
+        live.filter(|actor| actor.cast(message()).is_ok()).count()
+    }
+
     /// Refuses every further message, lets each live actor finish what is in its mailbox, and waits.
     pub(crate) async fn close(&self) {
         let actors: Vec<ActorRef<M>> = {

@@ -138,6 +138,9 @@ async fn a_sled_that_reboots_takes_its_vmms_with_it() {
     let fleet = Fleet::with_sleds(1).await;
     let id = fleet.create("web-1", true).await;
     fleet.until_state(id, RunState::Running).await;
+    let mut change = fleet.state(id).await.spec.changeable();
+    change.auto_restart = Some(lifecycle::AutoRestartPolicy::Never);
+    fleet.control.ask(id, Ask::Update { change: Box::new(change) }, context()).await.unwrap();
     let boot = sled_protocol::BootId::from_uuid(uuid::Uuid::from_u128(0xb1));
     fleet.sleds[0].with_machine(|machine, now| machine.reboot(now, boot)).unwrap();
     fleet.until_state(id, RunState::Failed).await;

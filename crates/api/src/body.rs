@@ -74,6 +74,15 @@ impl Fields {
         }
     }
 
+    /// A whole number that may be missing or null.
+    pub(crate) fn optional_number(&self, field: &'static str) -> Result<Option<u64>, ApiError> {
+        match self.get(field) {
+            Value::Null => Ok(None),
+            Value::Number(number) => Ok(Some(*number)),
+            other => Err(wrong_type(field, "a whole number", other)),
+        }
+    }
+
     /// True or false; `default` if it is missing or null.
     pub(crate) fn flag_or(&self, field: &'static str, default: bool) -> Result<bool, ApiError> {
         match self.get(field) {

@@ -21,6 +21,10 @@ pub struct ApiConfig {
     pub connections_max: usize,
     /// Most requests being worked on; others wait, no longer than `request_time`.
     pub requests_max: usize,
+    /// Most open feeds of events; each is a connection, and the rest of `connections_max` is for requests.
+    pub feeds_max: usize,
+    /// How long a feed of events stays silent: then it says that it is there, and how far it has looked.
+    pub heartbeat: Duration,
     /// How long a request head may take to arrive, and how long a connection may stay idle.
     pub head_time: Duration,
     /// How long a request body may take to arrive.
@@ -47,6 +51,8 @@ impl Default for ApiConfig {
             headers_max: 100,
             connections_max: 512,
             requests_max: 1024,
+            feeds_max: 256,
+            heartbeat: Duration::from_secs(15),
             head_time: Duration::from_secs(30),
             body_time: Duration::from_secs(10),
             request_time: Duration::from_secs(30),

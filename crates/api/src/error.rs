@@ -8,6 +8,7 @@ use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// Seconds after which a client that was told "not now" may try again.
@@ -26,8 +27,10 @@ pub(crate) struct ApiError {
     pub(crate) detail: Option<String>,
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// What every answer says that is not a success.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Error)]
+pub(crate) struct Body<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     error_code: Option<&'a str>,
     message: &'a str,

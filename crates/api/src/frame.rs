@@ -6,6 +6,8 @@
 //! * a request id from outside is taken only if it is a UUID, because it is journaled as one.
 
 use crate::error::ApiError;
+use crate::fresh;
+use crate::keyed::{Key, is_keyed};
 use crate::state::App;
 use crate::trace_parent;
 use actors::RequestContext;
@@ -50,7 +52,13 @@ const CARRIES_THE_LOG: &str = "/ops/v1/log/";
 /// Runs one request.
 pub(crate) async fn frame(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
-    let id = taken_id(&request).unwrap_or_else(|| app.control.mint_request().uuid());
+    // A repeat has the request id of the first: it is the same request.
+    let key =
+        if request.method() == Method::POST { Key::read(request.headers(), USER_NAME) } else { Ok(None) };
+    let id = match &key {
+        Ok(Some(key)) => key.request_id(),
+        Ok(None) | Err(_) => taken_id(&request).unwrap_or_else(|| app.control.mint_request().uuid()),
+    };
     let trace =
         request.headers().get(TRACE_PARENT).and_then(|value| trace_parent::parse(value.to_str().ok()?));
     let actor = journal::Actor::User(USER_NAME.to_owned());
@@ -60,8 +68,15 @@ pub(crate) async fn frame(State(app): State<Arc<App>>, mut request: Request, nex
 
     let is_long = request.uri().path().starts_with(CARRIES_THE_LOG);
     let patience = if is_long { app.config.carry_time } else { app.config.request_time };
-    let mut answer = match timeout(patience, bounded(&app, request, next)).await {
-        Ok(answer) => answer,
+    let work = async {
+        if let Some(key) = key? {
+            request.extensions_mut().insert(key);
+        }
+        bounded(&app, request, next).await
+    };
+    let mut answer = match timeout(patience, work).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) => error.into_response(),
         Err(_) => ApiError::unavailable(
             "the request was not finished in time; a command may have been recorded: look before trying again",
         )
@@ -73,6 +88,7 @@ pub(crate) async fn frame(State(app): State<Arc<App>>, mut request: Request, nex
     }
     let id_text = HeaderValue::from_str(&id.to_string()).expect("a UUID is printable");
     answer.headers_mut().insert(REQUEST_ID, id_text);
+    app.traffic.note(&method, route.as_ref().map(MatchedPath::as_str), answer.status(), began.elapsed());
     log_access(&method, route.as_ref(), &answer, began, id);
     answer
 }
@@ -97,11 +113,11 @@ fn log_access(method: &Method, route: Option<&MatchedPath>, answer: &Response, b
 
 fn taken_id(request: &Request) -> Option<Uuid> {
     let text = request.headers().get(REQUEST_ID)?.to_str().ok()?;
-    Uuid::try_parse(text).ok().filter(|id| !id.is_nil())
+    Uuid::try_parse(text).ok().filter(|id| !id.is_nil() && !is_keyed(*id))
 }
 
-/// Reads the body, waits for a permit, runs the handler.
-async fn bounded(app: &App, request: Request, next: Next) -> Response {
+/// Reads the body, waits for a permit and for what the client wants to see, runs the handler.
+async fn bounded(app: &App, request: Request, next: Next) -> Result<Response, ApiError> {
     let uri = request.uri();
     let uri_bytes = uri.path().len() + uri.query().map_or(0, str::len);
     if uri_bytes > app.config.uri_bytes_max {
@@ -109,22 +125,24 @@ async fn bounded(app: &App, request: Request, next: Next) -> Response {
             "the request target has {uri_bytes} bytes; at most {} are read",
             app.config.uri_bytes_max
         );
-        return ApiError::invalid_request(message).into_response();
+        return Err(ApiError::invalid_request(message));
     }
     let (parts, body) = request.into_parts();
     let body = match timeout(app.config.body_time, read_body(app, &parts, body)).await {
-        Ok(Ok(body)) => body,
-        Ok(Err(error)) => return error.into_response(),
+        Ok(body) => body?,
         Err(_) => {
             let seconds = app.config.body_time.as_secs_f32();
             let message = format!("the request body did not arrive within {seconds} seconds");
-            return ApiError::invalid_request(message).into_response();
+            return Err(ApiError::invalid_request(message));
         }
     };
     let Ok(_permit) = app.permits.acquire().await else {
-        return ApiError::unavailable("the daemon is shutting down").into_response();
+        return Err(ApiError::unavailable("the daemon is shutting down"));
     };
-    survived(next.run(Request::from_parts(parts, Body::from(body)))).await
+    if parts.method == Method::GET {
+        fresh::until_seen(app, &parts.headers).await?;
+    }
+    Ok(survived(next.run(Request::from_parts(parts, Body::from(body)))).await)
 }
 
 /// The handler's answer; a panic of it is a failure of this request and of nothing else.

@@ -7,8 +7,11 @@ use axum::extract::State;
 use projections::Stage;
 use serde::Serialize;
 use std::sync::Arc;
+use utoipa::ToSchema;
 
-#[derive(Serialize)]
+/// That the process is up.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Up)]
 pub(crate) struct UpView {
     status: &'static str,
     build: String,
@@ -19,7 +22,9 @@ pub(crate) async fn up(State(app): State<Arc<App>>) -> Json<UpView> {
     Json(UpView { status: "ok", build: app.build.clone() })
 }
 
-#[derive(Serialize)]
+/// That it takes requests.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Ready)]
 pub(crate) struct ReadyView {
     status: &'static str,
 }

@@ -12,8 +12,9 @@
 //! * nothing here appends: the log is only ever read, through the control plane's handle.
 //!
 //! Reading order: [`server`] (connections), `router` (what is where), `frame` (around every request),
-//! `selector`, `page`, `body`, `query` (how requests are read), `fresh` (how reads keep up), `refusal` and
-//! `error` (how it goes wrong), `views` (bodies), then one file per noun in `v1` and `ops`.
+//! `selector`, `page`, `body`, `query` (how requests are read), `fresh` (how reads keep up), `keyed` and
+//! `watcher` (requests that are sent again), `refusal` and `error` (how it goes wrong), `views` (bodies), then
+//! one file per noun in `v1` and `ops`.
 
 mod body;
 pub mod config;
@@ -21,6 +22,9 @@ mod error;
 mod frame;
 mod fresh;
 mod health;
+mod keyed;
+mod metrics;
+mod openapi;
 mod ops;
 mod page;
 mod query;
@@ -34,8 +38,10 @@ pub mod state;
 mod trace_parent;
 mod v1;
 mod views;
+mod watcher;
 
 pub use config::ApiConfig;
+pub use openapi::openapi_json;
 pub use router::{router, sled_router};
 pub use server::{serve, serve_sleds};
 pub use state::{ApiState, KeepError, LogKeeper, Phase, Readiness};

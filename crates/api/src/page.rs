@@ -27,6 +27,11 @@ pub(crate) struct PageView<T> {
 }
 
 impl<T> PageView<T> {
+    /// The whole of a list of one.
+    pub(crate) fn one(item: T) -> Self {
+        Self { items: vec![item], next_page: None }
+    }
+
     /// The whole of an empty list.
     pub(crate) const fn empty() -> Self {
         Self { items: Vec::new(), next_page: None }
@@ -40,6 +45,7 @@ pub(crate) enum List {
     Instances,
     Projects,
     Sleds,
+    SledInstances,
 }
 
 /// What the rows are sorted by.

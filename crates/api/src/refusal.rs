@@ -32,12 +32,18 @@ fn rejection(rejected: Rejected, not_found: impl FnOnce() -> ApiError) -> ApiErr
     let text = rejected.to_string();
     match rejected {
         Rejected::NoSuchInstance(_) | Rejected::NoSuchProject(_) => not_found(),
-        Rejected::NotPossible { is_conflict: true, .. } => {
-            ApiError::new(StatusCode::CONFLICT, "Conflict", text)
-        }
-        Rejected::NotPossible { is_conflict: false, .. } | Rejected::ProjectNotEmpty { .. } => {
-            ApiError::invalid_request(text)
-        }
+        Rejected::NoSuchSaga(id) => ApiError::not_found("saga", &format!("id \"{id}\"")),
+        Rejected::NoSuchGroup(id) => ApiError::not_found("anti-affinity-group", &format!("id \"{id}\"")),
+        Rejected::NoSuchSled(id) => ApiError::not_found("sled", &format!("id \"{id}\"")),
+        Rejected::NotPossible { is_conflict: true, .. }
+        | Rejected::MustBeStopped
+        | Rejected::Unsettled(_)
+        | Rejected::PastReturn
+        | Rejected::SledNotPossible { .. } => ApiError::new(StatusCode::CONFLICT, "Conflict", text),
+        Rejected::NotPossible { is_conflict: false, .. }
+        | Rejected::ProjectNotEmpty { .. }
+        | Rejected::NoMigration
+        | Rejected::TooMany { .. } => ApiError::invalid_request(text),
         Rejected::Invalid(_) => ApiError::invalid_value(text),
         Rejected::NameTaken { .. } => ApiError::new(StatusCode::BAD_REQUEST, "ObjectAlreadyExists", text),
         Rejected::Short(_) => ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "InsufficientCapacity", text),

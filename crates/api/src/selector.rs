@@ -9,7 +9,7 @@ use crate::query::Params;
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
 use lifecycle::spec::validate_name;
-use lifecycle::{InstanceId, ProjectId, SledId};
+use lifecycle::{Instance, InstanceId, ProjectId, SledId};
 use uuid::Uuid;
 
 /// What a request calls an object.
@@ -54,7 +54,8 @@ impl Selector {
     }
 }
 
-fn path_text(path: RawPath) -> Result<String, ApiError> {
+/// The one parameter of a path, as text.
+pub(crate) fn path_text(path: RawPath) -> Result<String, ApiError> {
     let malformed = |_| ApiError::invalid_request("the path is not percent-encoded UTF-8");
     path.map(|Path(text)| text).map_err(malformed)
 }
@@ -104,6 +105,20 @@ async fn find_project(selector: Selector, arrived: &Arrived) -> Result<FoundProj
     }
 }
 
+/// What path and query call an instance: a name comes with its project, an id does not.
+fn instance_selector(path: RawPath, params: &Params) -> Result<Selector, ApiError> {
+    let selector = Selector::from_path("instance", path)?;
+    match (&selector, params.get("project")?.is_some()) {
+        (Selector::Id(_), false) | (Selector::Name(_), true) => Ok(selector),
+        (Selector::Id(_), true) => {
+            Err(ApiError::invalid_request("when providing instance as an ID project should not be specified"))
+        }
+        (Selector::Name(_), false) => {
+            Err(ApiError::invalid_request("instance should either be UUID or project should be specified"))
+        }
+    }
+}
+
 /// Finds the instance that path and query mean. One that is addressed by id is not looked up: whoever is
 /// asked next knows whether it exists.
 pub(crate) async fn instance(
@@ -111,16 +126,9 @@ pub(crate) async fn instance(
     params: &Params,
     arrived: &Arrived,
 ) -> Result<FoundInstance, ApiError> {
-    let selector = Selector::from_path("instance", path)?;
-    let is_in_project = params.get("project")?.is_some();
+    let selector = instance_selector(path, params)?;
     match &selector {
-        Selector::Id(_) if is_in_project => {
-            Err(ApiError::invalid_request("when providing instance as an ID project should not be specified"))
-        }
         Selector::Id(id) => Ok(FoundInstance { id: InstanceId::new(*id), selector }),
-        Selector::Name(_) if !is_in_project => {
-            Err(ApiError::invalid_request("instance should either be UUID or project should be specified"))
-        }
         Selector::Name(name) => {
             let project = project_in_query(params, arrived).await?;
             let id = arrived.fresh().await?.read(|model| model.instance_by_name(project.id, name));
@@ -130,6 +138,28 @@ pub(crate) async fn instance(
             }
         }
     }
+}
+
+/// Whether path and query mean this instance, which may be deleted by now, as may its project.
+pub(crate) async fn means(
+    instance: &Instance,
+    path: RawPath,
+    params: &Params,
+    arrived: &Arrived,
+) -> Result<bool, ApiError> {
+    let name = match instance_selector(path, params)? {
+        Selector::Id(id) => return Ok(id == instance.id.uuid()),
+        Selector::Name(name) => name,
+    };
+    let project = instance.spec.project;
+    let is_its_project = match Selector::parse("project", params.get("project")?.unwrap_or_default())? {
+        Selector::Id(id) => id == project.uuid(),
+        Selector::Name(named) => arrived
+            .fresh()
+            .await?
+            .read(|model| model.project(project).is_none_or(|project| project.name == named)),
+    };
+    Ok(is_its_project && name == instance.spec.name)
 }
 
 impl FoundInstance {

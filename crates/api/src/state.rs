@@ -1,14 +1,17 @@
 //! What the handlers hold: the control plane, the read model, and whether the daemon is ready.
 
 use crate::config::ApiConfig;
+use crate::keyed::Doors;
+use crate::metrics::Traffic;
+use crate::watcher::Watcher;
 use actors::ControlPlane;
 use eventlog::Position;
 use eventlog::journal::{Compacted, StoreId, UpkeepError};
 use eventlog::portable::BackupReport;
 use projections::Projections;
 use std::path::Path;
-use std::sync::{Arc, PoisonError, RwLock};
-use tokio::sync::Semaphore;
+use std::sync::Arc;
+use tokio::sync::{Semaphore, watch};
 
 /// What both listeners serve. Clones share it.
 #[derive(Clone)]
@@ -49,7 +52,7 @@ pub trait LogKeeper: Send + Sync {
 /// Whether the daemon takes requests; set by whoever runs it.
 #[derive(Debug)]
 pub struct Readiness {
-    phase: RwLock<Phase>,
+    phase: watch::Sender<Phase>,
 }
 
 /// Where the daemon is between its start and its end.
@@ -67,23 +70,33 @@ pub enum Phase {
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self { phase: RwLock::new(Phase::Starting) }
+        Self { phase: watch::Sender::new(Phase::Starting) }
     }
 }
 
 impl Readiness {
     /// The phase at present.
     pub fn phase(&self) -> Phase {
-        // A phase is one word: a panic elsewhere cannot leave half of one.
-        self.phase.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.phase.borrow().clone()
     }
 
     /// Enters a phase. Who has failed stays failed, with the first reason.
     pub fn enter(&self, phase: Phase) {
-        let mut current = self.phase.write().unwrap_or_else(PoisonError::into_inner);
-        if !matches!(*current, Phase::Failed(_)) {
-            *current = phase;
-        }
+        self.phase.send_if_modified(|current| {
+            let is_open = !matches!(current, Phase::Failed(_));
+            if is_open {
+                *current = phase;
+            }
+            is_open
+        });
+    }
+
+    /// Resolves once the daemon ends: answers without an end of their own end then.
+    pub(crate) async fn ending(&self) {
+        let mut phase = self.phase.subscribe();
+        let is_ending = |phase: &Phase| matches!(phase, Phase::ShuttingDown | Phase::Failed(_));
+        // This handle keeps the sender alive.
+        let _ = phase.wait_for(is_ending).await;
     }
 }
 
@@ -97,13 +110,46 @@ pub(crate) struct App {
     pub(crate) config: ApiConfig,
     /// One permit per request being worked on.
     pub(crate) permits: Semaphore,
+    /// One permit per open feed of events.
+    pub(crate) feeds: Arc<Semaphore>,
+    /// Requests with a key that are under way.
+    pub(crate) doors: Doors,
+    /// What follows the log; none where sleds are listened to.
+    pub(crate) watcher: Option<Watcher>,
+    /// Requests, counted.
+    pub(crate) traffic: Traffic,
 }
 
 impl App {
-    pub(crate) fn new(state: ApiState, config: ApiConfig) -> Arc<Self> {
+    /// What the listener for clients serves from. Follows the log on the current runtime.
+    pub(crate) fn for_clients(state: ApiState, config: ApiConfig) -> Arc<Self> {
+        let watcher = Watcher::start(Arc::clone(state.control.log()), state.control.now());
+        Self::new(state, config, Some(watcher))
+    }
+
+    /// What the listener for sleds serves from.
+    pub(crate) fn for_sleds(state: ApiState, config: ApiConfig) -> Arc<Self> {
+        Self::new(state, config, None)
+    }
+
+    fn new(state: ApiState, config: ApiConfig, watcher: Option<Watcher>) -> Arc<Self> {
         let ApiState { control, projections, ready, build, keeper } = state;
         let permits = Semaphore::new(config.requests_max);
-        Arc::new(Self { control, projections, ready, build, keeper, config, permits })
+        let feeds = Arc::new(Semaphore::new(config.feeds_max));
+        let (doors, traffic) = (Doors::default(), Traffic::default());
+        Arc::new(Self {
+            control,
+            projections,
+            ready,
+            build,
+            keeper,
+            config,
+            permits,
+            feeds,
+            doors,
+            watcher,
+            traffic,
+        })
     }
 }
 

@@ -11,33 +11,45 @@ use lifecycle::{
 use projections::{InstanceRow, SledRow};
 use replay::time::rfc3339;
 use serde::Serialize;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 /// The one user, silo and rack there are: fixed, so that clients may keep them.
 const USER_ID: Uuid = Uuid::from_u128(0x6d75_7368_6572_4000_8000_0000_0000_0001);
-const SILO_ID: Uuid = Uuid::from_u128(0x6d75_7368_6572_4000_8000_0000_0000_0002);
+pub(crate) const SILO_ID: Uuid = Uuid::from_u128(0x6d75_7368_6572_4000_8000_0000_0000_0002);
 const RACK_ID: Uuid = Uuid::from_u128(0x6d75_7368_6572_4000_8000_0000_0000_0003);
-const SILO_NAME: &str = "default";
+pub(crate) const SILO_NAME: &str = "default";
 
 /// An instance.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Instance)]
 pub(crate) struct InstanceView {
+    #[schema(value_type = Uuid)]
     id: InstanceId,
     name: String,
     description: String,
     hostname: String,
     ncpus: u16,
     memory: u64,
+    #[schema(value_type = Uuid)]
     project_id: ProjectId,
+    #[schema(value_type = String)]
     run_state: RunState,
     time_created: String,
     time_modified: String,
     time_run_state_updated: String,
     auto_restart_enabled: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     auto_restart_policy: Option<AutoRestartPolicy>,
     #[serde(skip_serializing_if = "Option::is_none")]
     time_last_auto_restarted: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auto_restart_cooldown_expiration: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boot_disk_id: Option<Uuid>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_platform: Option<String>,
     enable_jumbo_frames: bool,
 }
 
@@ -46,6 +58,7 @@ struct Times {
     modified: Timestamp,
     run_state_updated: Timestamp,
     last_auto_restarted: Option<Timestamp>,
+    cooldown_expiration: Option<Timestamp>,
 }
 
 impl InstanceView {
@@ -66,7 +79,10 @@ impl InstanceView {
             auto_restart_enabled,
             auto_restart_policy: spec.auto_restart,
             time_last_auto_restarted: times.last_auto_restarted.map(rfc3339),
-            enable_jumbo_frames: false,
+            auto_restart_cooldown_expiration: times.cooldown_expiration.map(rfc3339),
+            boot_disk_id: spec.boot_disk,
+            cpu_platform: spec.cpu_platform,
+            enable_jumbo_frames: spec.jumbo_frames,
         }
     }
 }
@@ -78,19 +94,21 @@ impl From<InstanceRow> for InstanceView {
             modified: row.time_modified,
             run_state_updated: row.time_run_state_updated,
             last_auto_restarted: row.time_last_auto_restarted,
+            cooldown_expiration: None,
         };
         Self::new(row.id, row.spec, row.run_state, &times)
     }
 }
 
 impl From<Instance> for InstanceView {
-    /// From the fold of a command's answer, which does not know when it was last restarted by itself.
+    /// From the fold of a command's answer.
     fn from(instance: Instance) -> Self {
         let times = Times {
             created: instance.time_created,
             modified: instance.time_modified,
             run_state_updated: instance.time_run_state_updated,
-            last_auto_restarted: None,
+            last_auto_restarted: instance.restarts.last,
+            cooldown_expiration: None,
         };
         let run_state = instance.run_state();
         Self::new(instance.id, instance.spec, run_state, &times)
@@ -98,8 +116,10 @@ impl From<Instance> for InstanceView {
 }
 
 /// A project.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Project)]
 pub(crate) struct ProjectView {
+    #[schema(value_type = Uuid)]
     id: ProjectId,
     name: String,
     description: String,
@@ -120,7 +140,8 @@ impl From<Project> for ProjectView {
 }
 
 /// The user who asks.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = CurrentUser)]
 pub(crate) struct CurrentUserView {
     id: Uuid,
     display_name: &'static str,
@@ -149,8 +170,10 @@ impl CurrentUserView {
 }
 
 /// A sled.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Sled)]
 pub(crate) struct SledView {
+    #[schema(value_type = Uuid)]
     id: SledId,
     rack_id: Uuid,
     state: &'static str,
@@ -162,14 +185,18 @@ pub(crate) struct SledView {
     time_modified: String,
 }
 
-#[derive(Serialize)]
+/// What a sled is made of.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Baseboard)]
 struct BaseboardView {
     part: String,
     serial: String,
     revision: u32,
 }
 
-#[derive(Serialize)]
+/// Whether a sled is in service.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SledPolicy)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 enum PolicyView {
     InService { provision_policy: &'static str },

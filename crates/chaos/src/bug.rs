@@ -1,70 +1,91 @@
-//! Planted bugs: mistakes that a shell could make, switched on by name to prove that the harness sees them.
+//! Planted bugs: mistakes that a control plane could make, switched on by name to prove that the harness sees
+//! them.
 //!
-//! Each is one condition at the place where the mistake would be made. They live in the simulator's shell
-//! only; the rules in `lifecycle` are never altered.
+//! Each is a few lines at the place where the mistake would be made. They live in the simulator; the rules in
+//! `lifecycle` are never altered. Where a mistake is one of the rules' own, what the rules decided is changed
+//! afterwards, in the live state, after a restart and in the checkers' fold alike, so that the harm must be seen
+//! and not the difference.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
-/// A mistake to make on purpose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Bug {
-    /// A client is answered as soon as its events are written, before they are synced.
-    AcknowledgeBeforeSync,
-    /// Effects leave as soon as their events are written, before they are synced.
-    EffectBeforeSync,
-    /// An undone start keeps its reservation and its charge.
-    LeakOnUndo,
-    /// The requests that were carried out are not folded again after a restart.
-    ForgetRequests,
-    /// Effects are not derived again after a restart.
-    ForgetEffects,
-    /// A registration of another boot is believed without asking the sled.
-    TrustRegistration,
-    /// A start does not wait at its fence.
-    OpenFence,
-    /// An inventory counts as proof of absence whenever it was asked for.
-    StaleInventory,
-    /// A report counts whatever its generation.
-    AcceptStaleReport,
-    /// Grants of an append that was refused are not dropped.
-    LeakGrant,
-    /// Fails every run: shows that a failure turns the pipeline red.
-    Canary,
+macro_rules! bugs {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal;)*) => {
+        /// A mistake to make on purpose.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum Bug {
+            $($(#[$doc])* $variant,)*
+            /// Fails every run: shows that a failure turns the pipeline red.
+            Canary,
+        }
+
+        impl Bug {
+            /// Every bug that `prove` looks for.
+            pub const PROVED: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// What people read.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)*
+                    Self::Canary => "canary",
+                }
+            }
+        }
+    };
 }
 
-impl Bug {
-    /// Every bug that `prove` looks for.
-    pub const PROVED: [Self; 10] = [
-        Self::AcknowledgeBeforeSync,
-        Self::EffectBeforeSync,
-        Self::LeakOnUndo,
-        Self::ForgetRequests,
-        Self::ForgetEffects,
-        Self::TrustRegistration,
-        Self::OpenFence,
-        Self::StaleInventory,
-        Self::AcceptStaleReport,
-        Self::LeakGrant,
-    ];
-
-    /// What people read.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::AcknowledgeBeforeSync => "acknowledge_before_sync",
-            Self::EffectBeforeSync => "effect_before_sync",
-            Self::LeakOnUndo => "leak_on_undo",
-            Self::ForgetRequests => "forget_requests",
-            Self::ForgetEffects => "forget_effects",
-            Self::TrustRegistration => "trust_registration",
-            Self::OpenFence => "open_fence",
-            Self::StaleInventory => "stale_inventory",
-            Self::AcceptStaleReport => "accept_stale_report",
-            Self::LeakGrant => "leak_grant",
-            Self::Canary => "canary",
-        }
-    }
+bugs! {
+    /// A client is answered as soon as its events are written, before they are synced.
+    AcknowledgeBeforeSync = "acknowledge_before_sync";
+    /// Effects leave as soon as their events are written, before they are synced.
+    EffectBeforeSync = "effect_before_sync";
+    /// An undone start keeps its reservation and its charge.
+    LeakOnUndo = "leak_on_undo";
+    /// The requests that were carried out are not folded again after a restart.
+    ForgetRequests = "forget_requests";
+    /// Effects are not derived again after a restart.
+    ForgetEffects = "forget_effects";
+    /// A registration of another boot is believed without asking the sled.
+    TrustRegistration = "trust_registration";
+    /// Neither a start nor a migrate waits at its fence.
+    OpenFence = "open_fence";
+    /// An inventory counts as proof of absence whenever it was asked for.
+    StaleInventory = "stale_inventory";
+    /// A report counts whatever its generation.
+    AcceptStaleReport = "accept_stale_report";
+    /// Grants of an append that was refused are not dropped.
+    LeakGrant = "leak_grant";
+    /// Failing a VMM does not fail its side of a migration.
+    SideOutlivesVmm = "side_outlives_vmm";
+    /// A VMM that was declared failed lives again when it reports.
+    BelieveTheDead = "believe_the_dead";
+    /// A live VMM that nothing refers to is not told to stop.
+    LeaveAbandoned = "leave_abandoned";
+    /// An instance whose guest was lost under way reads stopped.
+    LostReadsStopped = "lost_reads_stopped";
+    /// A target whose source has failed is given up without being asked.
+    ThrowGuestAway = "throw_guest_away";
+    /// An undone start frees its reservation although its VMM may be there.
+    FreeOnUndo = "free_on_undo";
+    /// That a sled knows nothing of a VMM to be ended is no answer.
+    UnknownIsNoAnswer = "unknown_is_no_answer";
+    /// A stop makes a failure of its VMM's end.
+    StopOverwritesEnd = "stop_overwrites_end";
+    /// A refused delete turns automatic restarts off.
+    RefusedLeavesTrace = "refused_leaves_trace";
+    /// Cancelling a migration unregisters its target.
+    CancelEndsTarget = "cancel_ends_target";
+    /// A target that arrives after its migration was closed is made active.
+    BelieveClosed = "believe_closed";
+    /// The source's reservation is released as soon as the target has the guest.
+    FreeSourceEarly = "free_source_early";
+    /// A failed instance is restarted without waiting.
+    RestartTooSoon = "restart_too_soon";
+    /// VMMs are asserted dead that are alive.
+    AssertLiving = "assert_living";
+    /// VMMs of a sled that was taken out are not told.
+    ForgetExpunge = "forget_expunge";
 }
 
 impl fmt::Display for Bug {

@@ -60,15 +60,15 @@ sometimes! {
     /// A sled refused to register what had ended there.
     TombstoneRefused = "tombstone refused", 10;
     /// A start went back from its fence.
-    UndoAtFence = "undo at the fence", 1;
+    UndoAtFence = "undo at the fence", 10;
     /// A start went back from its register step.
     UndoAtRegister = "undo at register", 100;
     /// A user's stop took a start back.
     StopUnwoundStart = "stop unwound a start", 20;
     /// A start passed its deadline.
-    DeadlinePassed = "start deadline passed", 1;
+    DeadlinePassed = "start deadline passed", 50;
     /// A start waited while another VMM might run.
-    FenceWaited = "start waited at the fence", 5;
+    FenceWaited = "start waited at the fence", 40;
     /// No sled had room.
     NoCapacity = "no capacity", 20;
     /// Grants were taken back because their append was refused.
@@ -86,15 +86,87 @@ sometimes! {
     /// A client sent a request again because it had no answer.
     RequestRetried = "request retried after an unknown outcome", 100;
     /// A VMM that the log does not know, or knows as gone, was ended.
-    OrphanUnregistered = "orphan unregistered", 0;
+    OrphanUnregistered = "orphan unregistered", 20;
     /// A VMM was proved absent by an inventory.
-    AbsentByInventory = "VMM absent from inventory", 0;
+    AbsentByInventory = "VMM absent from inventory", 4;
     /// A guest's end was seen as its own doing.
     GuestEnded = "guest shut itself down", 20;
     /// A stop was taken back by a later start.
     StopWithdrawn = "stop withdrawn", 5;
     /// A VMM's grace period ended.
     StopGraceOver = "guest that ignored its stop was killed", 5;
+    /// A guest moved.
+    MigrationSucceeded = "migration succeeded", 50;
+    /// The target's end was seen before the source's.
+    TargetFirst = "migration succeeded, target first", 10;
+    /// The source's end was seen before the target's.
+    SourceFirst = "migration succeeded, source first", 30;
+    /// The guest had left its source and was not yet seen in the target.
+    HandedOverSeen = "handed over seen", 40;
+    /// A migration failed before the target had spoken to the source.
+    FailedUnbegun = "migration failed before it began", 4;
+    /// A migration failed when the target had asked for the guest.
+    FailedAtBegin = "migration failed at begin", 20;
+    /// A migration failed while memory was copied.
+    FailedAtCopy = "migration failed at copy", 40;
+    /// A migration failed when the guest was to be paused.
+    FailedAtPause = "migration failed at pause", 4;
+    /// A migration failed when the guest was to be handed over.
+    FailedAtFinish = "migration failed at finish", 3;
+    /// A user cancelled a migration.
+    CancelledByUser = "migration cancelled by a user", 15;
+    /// A migration took too long.
+    CancelledByDeadline = "migration cancelled by its deadline", 25;
+    /// The target's sled refused to take the guest over.
+    CancelledByRefusal = "migration cancelled by a refusal", 1;
+    /// A stop came during a migration.
+    CancelledByStop = "migration cancelled by a stop", 25;
+    /// A source failed, its target was asked, and spoke.
+    UndecidedTargetSpoke = "undecided: the target spoke", 4;
+    /// A source failed and the guest was in the target.
+    UndecidedArrived = "undecided: the guest had arrived", 1;
+    /// A source failed and the target was silent for too long.
+    UndecidedGivenUp = "undecided: given up", 1;
+    /// A guest left its source and did not arrive.
+    GuestLost = "guest lost under way", 2;
+    /// A migrate waited while another VMM than the source might run.
+    MigrateFenceWaited = "migrate waited at the fence", 1;
+    /// A migrate went back from its fence.
+    MigrateUndoAtFence = "migrate undone at the fence", 1;
+    /// A migrate went back from its register step.
+    MigrateUndoAtRegister = "migrate undone at register", 30;
+    /// A user cancelled a saga.
+    SagaCancelled = "saga cancelled", 15;
+    /// An operator forced an instance to stop.
+    ForceStopped = "force-stop", 100;
+    /// An operator vouched for VMMs being dead.
+    AssertedDead = "force-stop with assert-dead", 4;
+    /// An instance was configured anew.
+    Reconfigured = "reconfigured", 150;
+    /// The control plane died at an event of a migration.
+    CrashInMigration = "crash at a migration's event", 4;
+    /// The control plane died at an automatic restart.
+    CrashInRestart = "crash at a restart's event", 1;
+    /// A failed instance was started again by the policy.
+    RestartMade = "restart made", 100;
+    /// A restart waited for its backoff.
+    RestartBackedOff = "restart after backoff", 30;
+    /// The last restart of a budget was made.
+    RestartBudgetSpent = "restart budget spent", 30;
+    /// A restart found no room.
+    RestartNotPlaced = "restart not placed", 8;
+    /// A quota refused a start.
+    QuotaRefused = "quota refused", 25;
+    /// A group that must be kept apart refused a placement.
+    SpreadRefused = "hard spread refused", 8;
+    /// No sled has the CPU family.
+    FamilyRefused = "CPU family refused", 20;
+    /// The sled that was named does not take the VMM.
+    NamedSledUnfit = "named sled unfit", 60;
+    /// A sled was taken out from under VMMs.
+    ExpungedUnderVmm = "sled expunged under a VMM", 15;
+    /// A VMM was known to be gone because its sled was taken out.
+    GoneByExpunge = "VMM gone by expunge", 15;
 }
 
 /// Which states were met, and in how many runs.

@@ -27,6 +27,7 @@ pub mod report;
 mod scenario;
 mod shrink;
 mod trace;
+mod verb;
 mod world;
 
 pub use bug::Bug;
@@ -35,11 +36,12 @@ pub use campaign::{
 };
 pub use checks::{Failure, FailureKind};
 pub use coverage::{Coverage, Sometimes};
-pub use faults::{Direction, EffectKind, Entity, Fault, LoseUnsynced, Refused, Window};
+pub use faults::{Direction, EffectKind, Entity, Fault, LoseUnsynced, Mishap, Phase, Refused, Side, Window};
 pub use generate::{PROFILES, Profile, profile, scenario};
 pub use scenario::{
-    FAULTS_MAX, FORMAT, REQUESTS_MAX, Request, SAFETY_MS_MAX, SLEDS_MAX, START_DEADLINE_MS_MAX, Scenario,
-    SledShape, Unreadable, Verb,
+    FAULTS_MAX, FORMAT, MIGRATE_DEADLINE_MS_MAX, REQUESTS_MAX, RESTART_MS_MAX, RESTARTS_MAX, Request,
+    RestartShape, SAFETY_MS_MAX, SLEDS_MAX, START_DEADLINE_MS_MAX, Scenario, SledShape, Unreadable,
 };
 pub use shrink::{RUNS_MAX, Shrunk, shrink};
+pub use verb::Verb;
 pub use world::{Outcome, QUIESCE_MAX_US, STEPS_MAX, run};

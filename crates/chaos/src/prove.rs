@@ -21,15 +21,30 @@ pub struct Expectation {
 /// The table: the budgets are several times what was measured when each bug was planted.
 pub const EXPECTATIONS: [Expectation; Bug::PROVED.len()] = [
     Expectation { bug: Bug::AcknowledgeBeforeSync, profile: "swarm", seeds_max: 50 },
-    Expectation { bug: Bug::EffectBeforeSync, profile: "swarm", seeds_max: 10 },
+    Expectation { bug: Bug::EffectBeforeSync, profile: "swarm", seeds_max: 20 },
     Expectation { bug: Bug::LeakOnUndo, profile: "swarm", seeds_max: 20 },
     Expectation { bug: Bug::ForgetRequests, profile: "swarm", seeds_max: 100 },
     Expectation { bug: Bug::ForgetEffects, profile: "swarm", seeds_max: 100 },
-    Expectation { bug: Bug::TrustRegistration, profile: "reboots", seeds_max: 300 },
+    Expectation { bug: Bug::TrustRegistration, profile: "reboots", seeds_max: 800 },
     Expectation { bug: Bug::OpenFence, profile: "reboots", seeds_max: 300 },
     Expectation { bug: Bug::StaleInventory, profile: "reboots", seeds_max: 300 },
     Expectation { bug: Bug::AcceptStaleReport, profile: "swarm", seeds_max: 50 },
     Expectation { bug: Bug::LeakGrant, profile: "swarm", seeds_max: 100 },
+    Expectation { bug: Bug::SideOutlivesVmm, profile: "migrations", seeds_max: 50 },
+    Expectation { bug: Bug::BelieveTheDead, profile: "migrations", seeds_max: 100 },
+    Expectation { bug: Bug::LeaveAbandoned, profile: "migrations", seeds_max: 150 },
+    Expectation { bug: Bug::LostReadsStopped, profile: "migrations", seeds_max: 150 },
+    Expectation { bug: Bug::ThrowGuestAway, profile: "migrations", seeds_max: 200 },
+    Expectation { bug: Bug::FreeOnUndo, profile: "swarm", seeds_max: 50 },
+    Expectation { bug: Bug::UnknownIsNoAnswer, profile: "swarm", seeds_max: 50 },
+    Expectation { bug: Bug::StopOverwritesEnd, profile: "swarm", seeds_max: 50 },
+    Expectation { bug: Bug::RefusedLeavesTrace, profile: "swarm", seeds_max: 50 },
+    Expectation { bug: Bug::CancelEndsTarget, profile: "migrations", seeds_max: 50 },
+    Expectation { bug: Bug::BelieveClosed, profile: "migrations", seeds_max: 300 },
+    Expectation { bug: Bug::FreeSourceEarly, profile: "migrations", seeds_max: 50 },
+    Expectation { bug: Bug::RestartTooSoon, profile: "swarm", seeds_max: 200 },
+    Expectation { bug: Bug::AssertLiving, profile: "migrations", seeds_max: 50 },
+    Expectation { bug: Bug::ForgetExpunge, profile: "swarm", seeds_max: 200 },
 ];
 
 /// A planted bug, found and shrunk.

@@ -5,7 +5,10 @@
 //! are keyed by what they decide.
 
 use crate::bug::Bug;
-use crate::faults::Fault;
+use crate::faults::{Fault, Phase};
+use crate::verb::Verb;
+use lifecycle::restart::RestartPolicy;
+use lifecycle::{Policy, Span};
 use serde::{Deserialize, Serialize};
 
 /// Version of the format that this build reads and writes.
@@ -22,6 +25,16 @@ pub const SAFETY_MS_MAX: u64 = 86_400_000;
 
 /// Longest deadline of a start, milliseconds: less than what is granted for coming to rest.
 pub const START_DEADLINE_MS_MAX: u64 = 120_000;
+
+/// Longest deadline of a migration, milliseconds.
+pub const MIGRATE_DEADLINE_MS_MAX: u64 = 60_000;
+
+/// Longest wait between two automatic restarts, milliseconds; with [`RESTARTS_MAX`] of them, less than what is
+/// granted for coming to rest.
+pub const RESTART_MS_MAX: u64 = 20_000;
+
+/// Most automatic restarts in a row.
+pub const RESTARTS_MAX: u32 = 8;
 
 /// One run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +54,12 @@ pub struct Scenario {
     pub sync_us: (u64, u64),
     /// How long a start may take, milliseconds.
     pub start_deadline_ms: u64,
+    /// How long a migration may take, milliseconds.
+    #[serde(default = "migrate_deadline_by_default")]
+    pub migrate_deadline_ms: u64,
+    /// How failed instances are restarted; none means not at all, whatever their policy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restart: Option<RestartShape>,
     /// Length of the safety phase in milliseconds; afterwards everything is healed.
     pub safety_ms: u64,
     /// What clients ask for.
@@ -56,6 +75,34 @@ pub struct SledShape {
     pub threads: u32,
     /// Memory, GiB.
     pub memory_gib: u64,
+    /// CPU family: guests move within one.
+    #[serde(default)]
+    pub family: u8,
+    /// How much of what a round of a migration copied its guests have dirtied meanwhile, in thousandths: from
+    /// 1000 on they write faster than the network carries, and no migration of theirs converges.
+    #[serde(default = "dirty_by_default")]
+    pub dirty_per_mille: u32,
+}
+
+/// Bounds on automatic restarts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestartShape {
+    /// Wait before the second attempt in a row, milliseconds; doubled for each that follows.
+    pub base_ms: u64,
+    /// Longest wait, milliseconds.
+    pub cap_ms: u64,
+    /// Attempts in a row.
+    pub budget: u32,
+    /// How long it must have run for the count to begin anew, milliseconds.
+    pub stable_ms: u64,
+}
+
+const fn migrate_deadline_by_default() -> u64 {
+    MIGRATE_DEADLINE_MS_MAX
+}
+
+const fn dirty_by_default() -> u32 {
+    250
 }
 
 /// One request of a client.
@@ -65,44 +112,14 @@ pub struct Request {
     pub id: u32,
     /// When it is first sent, milliseconds.
     pub at: u64,
+    /// Instead of at a time it is first sent when a migration of the instance comes to this phase, or when the
+    /// faults end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<Phase>,
     /// About which instance.
     pub instance: u16,
     /// What it asks.
     pub verb: Verb,
-}
-
-/// What can be asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verb {
-    /// Create it, with so many virtual CPUs.
-    Create {
-        /// Start it at once.
-        start: bool,
-        /// Virtual CPUs; it gets as many GiB of memory.
-        ncpus: u16,
-    },
-    /// Start it.
-    Start,
-    /// Stop it.
-    Stop,
-    /// Reboot it.
-    Reboot,
-    /// Delete it.
-    Delete,
-}
-
-impl Verb {
-    /// What people read.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Create { .. } => "create",
-            Self::Start => "start",
-            Self::Stop => "stop",
-            Self::Reboot => "reboot",
-            Self::Delete => "delete",
-        }
-    }
 }
 
 /// Why a file is not a scenario that this build can run.
@@ -132,6 +149,23 @@ impl Scenario {
         serde_json::to_string_pretty(self).expect("a scenario holds nothing that JSON cannot")
     }
 
+    /// What decisions use.
+    pub(crate) fn policy(&self) -> Policy {
+        let none = RestartShape { base_ms: 0, cap_ms: 0, budget: 0, stable_ms: 0 };
+        let shape = self.restart.unwrap_or(none);
+        let restart = RestartPolicy {
+            base: Span::from_millis(shape.base_ms),
+            cap: Span::from_millis(shape.cap_ms),
+            budget: shape.budget,
+            stable: Span::from_millis(shape.stable_ms),
+        };
+        Policy {
+            start_deadline: Span::from_millis(self.start_deadline_ms),
+            migrate_deadline: Span::from_millis(self.migrate_deadline_ms),
+            restart,
+        }
+    }
+
     /// Number of things that the shrinker can take away.
     pub const fn items(&self) -> usize {
         self.faults.len() + self.requests.len()
@@ -152,6 +186,16 @@ impl Scenario {
         if self.start_deadline_ms == 0 || self.start_deadline_ms > START_DEADLINE_MS_MAX {
             return refuse(format!("a start deadline of {} ms", self.start_deadline_ms));
         }
+        if self.migrate_deadline_ms == 0 || self.migrate_deadline_ms > MIGRATE_DEADLINE_MS_MAX {
+            return refuse(format!("a migration deadline of {} ms", self.migrate_deadline_ms));
+        }
+        if let Some(shape) = &self.restart
+            && (shape.base_ms.max(shape.cap_ms) > RESTART_MS_MAX
+                || shape.budget > RESTARTS_MAX
+                || shape.stable_ms > SAFETY_MS_MAX)
+        {
+            return refuse(format!("restarts of {shape:?}"));
+        }
         if self.safety_ms > SAFETY_MS_MAX {
             return refuse(format!("a safety phase of {} ms; at most {SAFETY_MS_MAX}", self.safety_ms));
         }
@@ -166,6 +210,11 @@ impl Scenario {
         ids.dedup();
         if ids.len() != self.requests.len() {
             return refuse("two requests have one id".to_owned());
+        }
+        let is_known = |sled: u16| usize::from(sled) < self.sleds.len();
+        let sleds_of = |request: &&Request| request.verb.sled().is_some_and(|sled| !is_known(sled));
+        if let Some(request) = self.requests.iter().find(sleds_of) {
+            return refuse(format!("r{} names a sled that there is not", request.id));
         }
         self.validate_faults()
     }
@@ -184,12 +233,15 @@ impl Scenario {
             {
                 return Err(Unreadable::OutOfBounds(format!("a clock jump of {by} ms")));
             }
-            if let Fault::SledReboot { sled, .. }
-            | Fault::AgentRestart { sled, .. }
-            | Fault::SlowSled { sled, .. }
-            | Fault::Partition { sled, .. } = fault
-                && usize::from(*sled) >= self.sleds.len()
-            {
+            let sleds: &[u16] = match fault {
+                Fault::SledReboot { sled, .. }
+                | Fault::AgentRestart { sled, .. }
+                | Fault::SlowSled { sled, .. }
+                | Fault::Partition { sled, .. } => &[*sled],
+                Fault::PeerPartition { one, other, .. } => &[*one, *other],
+                _ => &[],
+            };
+            if let Some(sled) = sleds.iter().find(|sled| usize::from(**sled) >= self.sleds.len()) {
                 return Err(Unreadable::OutOfBounds(format!("{} names sled {sled}", fault.kind())));
             }
         }

@@ -3,7 +3,8 @@
 use chaos::cli::{self, Exit, ReplayArgs, RunArgs};
 use chaos::prove::{EXPECTATIONS, prove};
 use chaos::{
-    Bug, Campaign, FailureKind, PROFILES, Scenario, profile, run_caught, scenario, scenario_with, shrink,
+    Bug, Campaign, FailureKind, PROFILES, Scenario, Sometimes, profile, run_caught, scenario, scenario_with,
+    shrink,
 };
 use std::path::PathBuf;
 
@@ -57,7 +58,7 @@ fn every_planted_bug_is_found_in_its_budget_and_still_fails_when_shrunk() {
 fn every_planted_bug_has_its_expectation() {
     let expected: Vec<Bug> = EXPECTATIONS.iter().map(|expectation| expectation.bug).collect();
     for bug in Bug::PROVED {
-        assert!(expected.contains(&bug), "{bug}");
+        assert!(expected.contains(bug), "{bug}");
     }
 }
 
@@ -109,6 +110,30 @@ fn saved_scenarios_replay_as_they_were_saved() {
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains(says), "{name}: {text}");
     }
+}
+
+/// What once failed, or is met by few seeds only, is run for ever.
+#[test]
+fn every_saved_seed_is_clean() {
+    let seeds = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests/seeds");
+    let files: Vec<PathBuf> = std::fs::read_dir(&seeds).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert!(!files.is_empty());
+    for file in files {
+        let scenario = Scenario::from_json(&std::fs::read_to_string(&file).unwrap()).unwrap();
+        assert_eq!(run_caught(&scenario, false).failure, None, "{}", file.display());
+    }
+}
+
+#[test]
+fn a_target_that_has_the_guest_of_a_crashed_source_keeps_it() {
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("../../tests/seeds/I30-guest-of-a-crashed-source.json");
+    let scenario = Scenario::from_json(&std::fs::read_to_string(file).unwrap()).unwrap();
+    let outcome = run_caught(&scenario, false);
+    assert_eq!(outcome.failure, None);
+    assert_eq!(outcome.coverage.count(Sometimes::UndecidedArrived), 1);
+    let thrown_away = Scenario { bug: Some(Bug::ThrowGuestAway), ..scenario };
+    assert_eq!(run_caught(&thrown_away, false).failure.unwrap().invariant, "I30");
 }
 
 #[test]

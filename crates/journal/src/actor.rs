@@ -133,7 +133,7 @@ mod tests {
     fn every_step_has_its_number() {
         let numbers: Vec<_> =
             (0..=300).filter_map(|n| step_of(n).map(|step| (n, step_number(step)))).collect();
-        assert_eq!(numbers, (1..=9).map(|n| (n, n)).collect::<Vec<_>>());
+        assert_eq!(numbers, (1..=10).map(|n| (n, n)).collect::<Vec<_>>());
     }
 
     proptest! {

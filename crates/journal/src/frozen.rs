@@ -7,8 +7,8 @@
 
 use crate::codec::{Decode, Encode};
 use lifecycle::{
-    BootId, Generation, InstanceId, LeaseEpoch, MigrationId, OpId, ProjectId, RequestId, SagaId, SledId,
-    Span, VmmId,
+    BootId, Generation, GroupId, InstanceId, LeaseEpoch, MigrationId, OpId, ProjectId, RequestId, SagaId,
+    SledId, Span, VmmId,
 };
 use std::net::Ipv4Addr;
 use uuid::Uuid;
@@ -37,7 +37,16 @@ macro_rules! ids {
     )*};
 }
 
-ids!(BootId, InstanceId, MigrationId, OpId, ProjectId, RequestId, SagaId, SledId, VmmId);
+ids!(BootId, GroupId, InstanceId, MigrationId, OpId, ProjectId, RequestId, SagaId, SledId, VmmId);
+
+impl Frozen<Uuid> for Id {
+    fn freeze(value: &Uuid) -> Self {
+        value.into_bytes()
+    }
+    fn thaw(self) -> Uuid {
+        Uuid::from_bytes(self)
+    }
+}
 
 macro_rules! numbers {
     ($($number:ident: $wrap:ident, $get:ident;)*) => {$(
@@ -118,7 +127,7 @@ impl<T, U, F: Frozen<T>, G: Frozen<U>> Frozen<(T, U)> for (F, G) {
     }
 }
 
-/// A struct that is stored as its fields in order.
+/// A struct that is stored as its fields in order, or an enum as a variant's number and fields.
 macro_rules! layout {
     ($(#[$doc:meta])* struct $mirror:ident { $($field:ident: $type:ty),* $(,)? }) => {
         $(#[$doc])*
@@ -144,27 +153,7 @@ macro_rules! layout {
             }
         }
     };
-}
-
-/// A mirror of a struct or an enum of today.
-macro_rules! mirror {
-    ($(#[$doc:meta])* struct $mirror:ident for $today:ident { $($field:ident: $type:ty),* $(,)? }) => {
-        $crate::frozen::layout! {
-            $(#[$doc])*
-            struct $mirror { $($field: $type),* }
-        }
-
-        impl $crate::frozen::Frozen<$today> for $mirror {
-            fn freeze(value: &$today) -> Self {
-                let $today { $($field),* } = value;
-                Self { $($field: $crate::frozen::Frozen::freeze($field),)* }
-            }
-            fn thaw(self) -> $today {
-                $today { $($field: $crate::frozen::Frozen::thaw(self.$field),)* }
-            }
-        }
-    };
-    ($(#[$doc:meta])* enum $mirror:ident for $today:ident {
+    ($(#[$doc:meta])* enum $mirror:ident {
         $($variant:ident $({ $($field:ident: $type:ty),* $(,)? })? $(($inner:ident: $inner_type:ty))? = $tag:literal),*
         $(,)?
     }) => {
@@ -202,6 +191,37 @@ macro_rules! mirror {
                     })*
                     _ => return Err($crate::codec::unknown_variant(stringify!($mirror), tag)),
                 })
+            }
+        }
+    };
+}
+
+/// A mirror of a struct or an enum of today.
+macro_rules! mirror {
+    ($(#[$doc:meta])* struct $mirror:ident for $today:ident { $($field:ident: $type:ty),* $(,)? }) => {
+        $crate::frozen::layout! {
+            $(#[$doc])*
+            struct $mirror { $($field: $type),* }
+        }
+
+        impl $crate::frozen::Frozen<$today> for $mirror {
+            fn freeze(value: &$today) -> Self {
+                let $today { $($field),* } = value;
+                Self { $($field: $crate::frozen::Frozen::freeze($field),)* }
+            }
+            fn thaw(self) -> $today {
+                $today { $($field: $crate::frozen::Frozen::thaw(self.$field),)* }
+            }
+        }
+    };
+    ($(#[$doc:meta])* enum $mirror:ident for $today:ident {
+        $($variant:ident $({ $($field:ident: $type:ty),* $(,)? })? $(($inner:ident: $inner_type:ty))? = $tag:literal),*
+        $(,)?
+    }) => {
+        $crate::frozen::layout! {
+            $(#[$doc])*
+            enum $mirror {
+                $($variant $({ $($field: $type),* })? $(($inner: $inner_type))? = $tag),*
             }
         }
 

@@ -3,14 +3,17 @@
 
 use crate::codec::{self, Malformed};
 use crate::error::DecodeProblem;
-use crate::events::shared::{AddressV1, EvidenceV1, InstanceSpecV1, RefusalV1, ShortageV1, VmmReportV1};
+use crate::events::shared::{
+    AddressV1, EvidenceV1, InstanceSpecV2, RefusalV1, ShortageV1, SpecChangeV1, VmmReportV1,
+};
 use crate::frozen::{Frozen, Id, mirror};
+use crate::upcast::InputV1;
 use bytes::{BufMut, Bytes, BytesMut};
-use lifecycle::input::StartGrant;
+use lifecycle::input::{MigrateGrant, StartGrant};
 use lifecycle::{Command, DeadlineKind, Effect, EffectResult, Input};
 
 /// Newest schema of inputs.
-const SCHEMA: u16 = 1;
+const SCHEMA: u16 = 2;
 
 type Placement = Result<StartGrant, lifecycle::Shortage>;
 
@@ -23,10 +26,14 @@ mirror! {
 }
 
 mirror! {
-    enum CommandV1 for Command {
+    struct MigrateGrantV1 for MigrateGrant { saga: Id, migration: Id, vmm: Id, sled: Id }
+}
+
+mirror! {
+    enum CommandV2 for Command {
         Create {
             id: Id,
-            spec: Box<InstanceSpecV1>,
+            spec: Box<InstanceSpecV2>,
             address: AddressV1,
             start: Option<PlacementV1>,
         } = 1,
@@ -34,6 +41,11 @@ mirror! {
         Stop { op: Id } = 3,
         Reboot { op: Id } = 4,
         Delete = 5,
+        Migrate { grant: Option<MigrateGrantV1> } = 6,
+        CancelMigration = 7,
+        CancelSaga { saga: Id } = 8,
+        ForceStop { assert_dead: bool, reason: String } = 9,
+        Update { change: Box<SpecChangeV1> } = 10,
     }
 }
 
@@ -44,6 +56,9 @@ mirror! {
         Stop { vmm: Id, sled: Id, op: Id } = 3,
         Reboot { vmm: Id, sled: Id, op: Id } = 4,
         Unregister { vmm: Id, sled: Id } = 5,
+        MigrationTarget { vmm: Id, sled: Id, migration: Id } = 6,
+        MigrationCancel { vmm: Id, sled: Id, migration: Id } = 7,
+        Ask { vmm: Id, sled: Id } = 8,
     }
 }
 
@@ -55,24 +70,30 @@ mirror! {
 }
 
 mirror! {
-    enum DeadlineKindV1 for DeadlineKind { Saga(saga: Id) = 1 }
+    enum DeadlineKindV1 for DeadlineKind {
+        Saga(saga: Id) = 1,
+        Migration(migration: Id) = 2,
+        Undecided(migration: Id) = 3,
+        Restart = 4,
+    }
 }
 
 mirror! {
-    enum InputV1 for Input {
-        Command(command: CommandV1) = 1,
+    enum InputV2 for Input {
+        Command(command: CommandV2) = 1,
         Report { sled: Id, vmm: Id, report: VmmReportV1 } = 2,
         Outcome { effect: EffectV1, result: EffectResultV1 } = 3,
         Gone { vmm: Id, evidence: EvidenceV1 } = 4,
         Absent { vmm: Id, asked_at: u64, evidence: EvidenceV1 } = 5,
         Deadline(kind: DeadlineKindV1) = 6,
         Reconsider = 7,
+        Restart(placement: PlacementV1) = 8,
     }
 }
 
 /// The input in the newest layout, its schema number first.
 pub fn encode_input(input: &Input) -> Bytes {
-    let body = codec::encode(&InputV1::freeze(input));
+    let body = codec::encode(&InputV2::freeze(input));
     let mut bytes = BytesMut::with_capacity(2 + body.len());
     bytes.put_u16_le(SCHEMA);
     bytes.put(body);
@@ -84,11 +105,11 @@ pub fn decode_input(bytes: &[u8]) -> Result<Input, DecodeProblem> {
     let Some((schema, body)) = bytes.split_first_chunk() else {
         return Err(DecodeProblem::Malformed("the input is cut off before its schema number".to_owned()));
     };
-    match u16::from_le_bytes(*schema) {
-        1 => codec::decode::<InputV1>(body)
-            .map(InputV1::thaw)
-            .map_err(|malformed: Malformed| DecodeProblem::Malformed(format!("input: {malformed}"))),
-        0 => Err(DecodeProblem::Malformed("input: schema 0 is never given out".to_owned())),
-        _ => Err(DecodeProblem::NewerSchema { known: SCHEMA }),
-    }
+    let decoded = match u16::from_le_bytes(*schema) {
+        1 => codec::decode::<InputV1>(body).map(InputV1::lift),
+        SCHEMA => codec::decode::<InputV2>(body).map(InputV2::thaw),
+        0 => return Err(DecodeProblem::Malformed("input: schema 0 is never given out".to_owned())),
+        _ => return Err(DecodeProblem::NewerSchema { known: SCHEMA }),
+    };
+    decoded.map_err(|malformed: Malformed| DecodeProblem::Malformed(format!("input: {malformed}")))
 }

@@ -7,12 +7,12 @@
 
 use crate::codec;
 use bytes::Bytes;
-use lifecycle::Instance;
+use lifecycle::{Instance, SagaKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Version of the fold: of the layout of `Instance`, and of what `evolve` makes of the same events.
-pub const FOLD_VERSION: u32 = 1;
+pub const FOLD_VERSION: u32 = 2;
 
 /// Why a snapshot is of no use. Never an error for users: the stream is folded from its events.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -50,11 +50,17 @@ pub fn decode_snapshot(bytes: &[u8]) -> Result<Instance, SnapshotError> {
     Ok(instance)
 }
 
-/// The rules index VMMs and migrations by the slots: a dangling slot would be a panic later.
+/// The rules index VMMs and migrations by the slots, and VMMs by the linked migration: what dangles would be a
+/// panic later.
 fn refers_to_what_it_has(instance: &Instance) -> Result<(), SnapshotError> {
     let vmms = [instance.active, instance.target, instance.saga.as_ref().map(|saga| saga.vmm)];
     let has_vmms = vmms.into_iter().flatten().all(|id| instance.vmms.contains_key(&id));
-    let has_migration = instance.migration.is_none_or(|id| instance.migrations.contains_key(&id));
+    let has_migration = instance.migration.is_none_or(|id| {
+        let both = instance.migrations.get(&id).map(|migration| [migration.source.vmm, migration.target.vmm]);
+        both.is_some_and(|vmms| vmms.iter().all(|id| instance.vmms.contains_key(id)))
+    });
+    let is_migrating = instance.saga.as_ref().is_some_and(|saga| saga.kind == SagaKind::Migrate);
+    let has_migration = has_migration && (!is_migrating || instance.migration.is_some());
     let own_ids = instance.vmms.iter().all(|(id, vmm)| *id == vmm.id)
         && instance.migrations.iter().all(|(id, migration)| *id == migration.id);
     if has_vmms && has_migration && own_ids {

@@ -30,18 +30,19 @@ fn numbers_that_no_build_gave_out_are_refused_by_name() {
     let stored = encode_event(event);
     let payload = &stored.payload;
     for (kind, schema, codec, expected) in [
-        (100, 2, CODEC, DecodeProblem::NewerSchema { known: 1 }),
-        (100, u16::MAX, CODEC, DecodeProblem::NewerSchema { known: 1 }),
+        (100, 3, CODEC, DecodeProblem::NewerSchema { known: 2 }),
+        (100, u16::MAX, CODEC, DecodeProblem::NewerSchema { known: 2 }),
+        (101, 2, CODEC, DecodeProblem::NewerSchema { known: 1 }),
         (99, 1, CODEC, DecodeProblem::UnknownKind),
-        (117, 1, CODEC, DecodeProblem::UnknownKind),
+        (123, 1, CODEC, DecodeProblem::UnknownKind),
         (100, 1, CodecId(0), DecodeProblem::UnknownCodec(CodecId(0))),
         (100, 1, CodecId(2), DecodeProblem::UnknownCodec(CodecId(2))),
     ] {
         assert_eq!(decode_event(kind, schema, codec, payload), Err(expected));
     }
     assert!(matches!(decode_event(100, 0, CODEC, payload), Err(DecodeProblem::Malformed(_))));
-    assert_eq!(decode_input(&[2, 0, 7]), Err(DecodeProblem::NewerSchema { known: 1 }));
-    for bytes in [&[][..], &[1], &[0, 0, 7], &[1, 0, 8], &[1, 0, 0]] {
+    assert_eq!(decode_input(&[3, 0, 7]), Err(DecodeProblem::NewerSchema { known: 2 }));
+    for bytes in [&[][..], &[1], &[0, 0, 7], &[1, 0, 8], &[1, 0, 0], &[2, 0, 9], &[1, 0, 1, 6, 0]] {
         assert!(matches!(decode_input(bytes), Err(DecodeProblem::Malformed(_))), "{bytes:?}");
     }
 }

@@ -46,6 +46,9 @@ fn create() -> Input {
         hostname: "web-1".to_owned(),
         size: Size { ncpus: 2, memory: 4 << 30 },
         auto_restart: None,
+        cpu_platform: None,
+        boot_disk: None,
+        jumbo_frames: false,
     };
     let address =
         Address { virtual_ip: Ipv4Addr::new(172, 30, 0, 5), mac: [0xa8, 0x40, 0, 0, 0, 5], vni: 1024 };
@@ -231,7 +234,7 @@ fn a_record_that_cannot_be_read_is_named() {
     };
     type IsExpected = fn(&DecodeProblem) -> bool;
     let cases: Vec<(Record, IsExpected)> = vec![
-        (Record { schema: 2, ..good.clone() }, |p| matches!(p, DecodeProblem::NewerSchema { known: 1 })),
+        (Record { schema: 3, ..good.clone() }, |p| matches!(p, DecodeProblem::NewerSchema { known: 2 })),
         (Record { kind: 9, ..good.clone() }, |p| matches!(p, DecodeProblem::UnknownKind)),
         (Record { codec: CodecId(7), ..good.clone() }, |p| matches!(p, DecodeProblem::UnknownCodec(_))),
         (Record { payload: Bytes::new(), ..good.clone() }, |p| matches!(p, DecodeProblem::Malformed(_))),
@@ -249,7 +252,7 @@ fn a_record_that_cannot_be_read_is_named() {
             },
             |p| matches!(p, DecodeProblem::WrongStream),
         ),
-        (Record { context: saga(10), ..good.clone() }, |p| matches!(p, DecodeProblem::Malformed(_))),
+        (Record { context: saga(11), ..good.clone() }, |p| matches!(p, DecodeProblem::Malformed(_))),
     ];
     for (record, is_expected) in cases {
         let error = read(&record).unwrap_err();
@@ -323,6 +326,37 @@ fn a_snapshot_at_every_version_is_the_fold() {
     }
 }
 
+/// An instance that migrates, each time without one thing that its migration refers to.
+fn contradictions_of_a_migration() -> Vec<Instance> {
+    let log = SimLog::new();
+    let grant = lifecycle::input::MigrateGrant {
+        saga: SagaId::new(Uuid::from_u128(20)),
+        migration: lifecycle::MigrationId::new(Uuid::from_u128(21)),
+        vmm: VmmId::new(Uuid::from_u128(22)),
+        sled: SledId::new(Uuid::from_u128(23)),
+    };
+    let migrate = Input::Command(Command::Migrate { grant: Some(grant) });
+    let inputs: Vec<Input> = life()[..3].iter().cloned().chain([migrate]).collect();
+    let migrating = record_life(&log, &inputs).pop().unwrap();
+    assert_eq!(decode_snapshot(&encode_snapshot(&migrating)), Ok(migrating.clone()));
+    let source = migrating.active.unwrap();
+    let without = |change: fn(&mut Instance, VmmId)| {
+        let mut instance = migrating.clone();
+        change(&mut instance, source);
+        instance
+    };
+    vec![
+        without(|instance, source| {
+            // Not the active slot's: only the migration refers to it.
+            instance.active = None;
+            instance.vmms.remove(&source);
+        }),
+        without(|instance, source| instance.vmms.retain(|id, _| *id == source)),
+        without(|instance, _| instance.migrations.clear()),
+        without(|instance, _| instance.migration = None),
+    ]
+}
+
 #[test]
 fn a_snapshot_that_is_old_cut_or_contradicts_itself_is_refused() {
     let log = SimLog::new();
@@ -330,13 +364,17 @@ fn a_snapshot_that_is_old_cut_or_contradicts_itself_is_refused() {
     let bytes = encode_snapshot(&running);
     let mut other = bytes.to_vec();
     other[0] ^= 0x40;
-    assert_eq!(decode_snapshot(&other), Err(SnapshotError::OtherFold { found: 0x41 }));
+    assert_eq!(decode_snapshot(&other), Err(SnapshotError::OtherFold { found: 0x42 }));
     for end in 0..bytes.len() {
         assert!(decode_snapshot(&bytes[..end]).is_err(), "cut at {end}");
     }
     let mut dangling = running.clone();
     dangling.vmms.clear();
     assert!(matches!(decode_snapshot(&encode_snapshot(&dangling)), Err(SnapshotError::Malformed(_))));
+    for contradiction in contradictions_of_a_migration() {
+        let decoded = decode_snapshot(&encode_snapshot(&contradiction));
+        assert!(matches!(decoded, Err(SnapshotError::Malformed(_))), "{decoded:?}");
+    }
     for bit in 32..bytes.len() * 8 {
         let mut damaged = bytes.to_vec();
         damaged[bit / 8] ^= 1 << (bit % 8);

@@ -7,9 +7,11 @@
 use journal::{FOLD_VERSION, decode_snapshot, encode_snapshot};
 use lifecycle::input::{Refusal, VmmReport};
 use lifecycle::instance::{Intent, UnwindReason};
+use lifecycle::migration::CancelReason;
 use lifecycle::{
-    Address, EventMeta, FailureReason, Generation, Instance, InstanceEvent, InstanceId, InstanceSpec, OpId,
-    Origin, ProjectId, SagaId, Size, SledId, Span, Step, Timestamp, VmmId, VmmState, evolve,
+    Address, AutoRestartPolicy, EventMeta, FailureReason, Generation, Instance, InstanceEvent, InstanceId,
+    InstanceSpec, MigrationId, OpId, Origin, ProjectId, SagaId, Size, SledId, Span, SpecChange, Step,
+    Timestamp, VmmId, VmmState, evolve,
 };
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
@@ -33,7 +35,33 @@ fn reported(vmm: VmmId, generation: u64, state: VmmState) -> InstanceEvent {
     InstanceEvent::VmmReported { vmm, report }
 }
 
-/// A start that failed, one that worked, then a reboot and a stop under way: most fields are set.
+fn migration() -> MigrationId {
+    MigrationId::new(uuid(12))
+}
+
+fn migrate_began() -> InstanceEvent {
+    InstanceEvent::MigrateBegan {
+        saga: SagaId::new(uuid(4)),
+        migration: migration(),
+        vmm: VmmId::new(uuid(8)),
+        sled: SledId::new(uuid(13)),
+        size: SIZE,
+        deadline: Span::from_secs(600),
+    }
+}
+
+fn change() -> SpecChange {
+    SpecChange {
+        size: SIZE,
+        auto_restart: Some(AutoRestartPolicy::Never),
+        cpu_platform: Some("amd_milan".to_owned()),
+        boot_disk: Some(uuid(14)),
+        jumbo_frames: true,
+    }
+}
+
+/// A start that failed, one that worked, a migration, a reboot and a stop under way, a new configuration, and a
+/// failure: most fields are set.
 fn events() -> Vec<InstanceEvent> {
     let spec = InstanceSpec {
         project: ProjectId::new(uuid(9)),
@@ -42,6 +70,9 @@ fn events() -> Vec<InstanceEvent> {
         hostname: "web-1".to_owned(),
         size: SIZE,
         auto_restart: None,
+        cpu_platform: None,
+        boot_disk: None,
+        jumbo_frames: false,
     };
     let address =
         Address { virtual_ip: Ipv4Addr::new(172, 16, 0, 5), mac: [0xa8, 0x40, 172, 16, 0, 5], vni: 1024 };
@@ -61,6 +92,11 @@ fn events() -> Vec<InstanceEvent> {
         InstanceEvent::SagaAdvanced { saga: second, step: Step::SetRunning },
         reported(vmm, 2, VmmState::Running),
         InstanceEvent::SagaEnded { saga: second, done: true },
+        InstanceEvent::RestartTried { attempt: 1 },
+        InstanceEvent::Reconfigured { change: Box::new(change()) },
+        migrate_began(),
+        InstanceEvent::SagaAdvanced { saga: SagaId::new(uuid(4)), step: Step::Register },
+        InstanceEvent::MigrationCancelled { migration: migration(), reason: CancelReason::Requested },
         InstanceEvent::RebootRequested { op: OpId::new(uuid(10)) },
         InstanceEvent::StopRequested { op: OpId::new(uuid(11)) },
         InstanceEvent::VmmFailed { vmm, reason: FailureReason::LeaseExpired },

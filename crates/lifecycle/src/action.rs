@@ -17,6 +17,8 @@ pub enum Action {
     Reboot,
     /// End it.
     Delete,
+    /// Move its guest to another sled.
+    Migrate,
 }
 
 /// The table's cell.
@@ -41,6 +43,7 @@ impl fmt::Display for Action {
             Self::Stop => "stop",
             Self::Reboot => "reboot",
             Self::Delete => "delete",
+            Self::Migrate => "migrate",
         })
     }
 }
@@ -49,21 +52,22 @@ impl fmt::Display for Action {
 pub const fn permit(action: Action, state: RunState) -> Permit {
     use Permit::{Conflict, Do, Invalid, NoOp, NotFound};
     let row = match state {
-        RunState::Creating => (Conflict, Invalid, Invalid, Invalid),
-        RunState::Starting => (NoOp, Do, Do, Invalid),
-        RunState::Running => (NoOp, Do, Do, Invalid),
-        RunState::Rebooting => (NoOp, Do, NoOp, Invalid),
-        RunState::Migrating => (NoOp, Do, Do, Invalid),
-        RunState::Repairing => (Conflict, Invalid, Invalid, Invalid),
-        RunState::Stopping => (Conflict, NoOp, Invalid, Invalid),
-        RunState::Stopped => (Do, NoOp, Invalid, Do),
-        RunState::Failed => (Do, Do, Invalid, Do),
-        RunState::Destroyed => (NotFound, NotFound, NotFound, NotFound),
+        RunState::Creating => (Conflict, Invalid, Invalid, Invalid, Invalid),
+        RunState::Starting => (NoOp, Do, Do, Invalid, Invalid),
+        RunState::Running => (NoOp, Do, Do, Invalid, Do),
+        RunState::Rebooting => (NoOp, Do, NoOp, Invalid, Invalid),
+        RunState::Migrating => (NoOp, Do, Do, Invalid, Conflict),
+        RunState::Repairing => (Conflict, Invalid, Invalid, Invalid, Invalid),
+        RunState::Stopping => (Conflict, NoOp, Invalid, Invalid, Invalid),
+        RunState::Stopped => (Do, NoOp, Invalid, Do, Invalid),
+        RunState::Failed => (Do, Do, Invalid, Do, Invalid),
+        RunState::Destroyed => (NotFound, NotFound, NotFound, NotFound, NotFound),
     };
     match action {
         Action::Start => row.0,
         Action::Stop => row.1,
         Action::Reboot => row.2,
         Action::Delete => row.3,
+        Action::Migrate => row.4,
     }
 }

@@ -4,8 +4,11 @@
 //! again. Each is idempotent at its receiver by VMM id, or by `op` where repeating would act twice. An
 //! effect stays derived until a report or an answer makes it untrue.
 
-use crate::ids::{OpId, SagaId, SledId, VmmId};
+use crate::decide::Policy;
+use crate::ids::{MigrationId, OpId, SagaId, SledId, VmmId};
 use crate::instance::Instance;
+use crate::migration::{Migration, Outcome};
+use crate::restart::restart_due;
 use crate::saga::Step;
 use crate::time::{Span, Timestamp};
 use crate::vmm::{Vmm, VmmState};
@@ -47,6 +50,31 @@ pub enum Effect {
         /// Makes repeats act once.
         op: OpId,
     },
+    /// Make it take the guest over from the migration's source.
+    MigrationTarget {
+        /// The target VMM.
+        vmm: VmmId,
+        /// Its sled.
+        sled: SledId,
+        /// The migration.
+        migration: MigrationId,
+    },
+    /// Make its side of the migration fail, unless it has completed.
+    MigrationCancel {
+        /// The VMM, on either side.
+        vmm: VmmId,
+        /// Its sled.
+        sled: SledId,
+        /// The migration.
+        migration: MigrationId,
+    },
+    /// Learn its state.
+    Ask {
+        /// The VMM.
+        vmm: VmmId,
+        /// Its sled.
+        sled: SledId,
+    },
     /// Make it not exist on its sled, now.
     Unregister {
         /// The VMM.
@@ -62,6 +90,12 @@ pub enum Effect {
 pub enum DeadlineKind {
     /// The saga has taken too long.
     Saga(SagaId),
+    /// The migration has taken too long.
+    Migration(MigrationId),
+    /// The target has been asked for long enough for the guest of a source that failed.
+    Undecided(MigrationId),
+    /// The restart policy's next attempt is due.
+    Restart,
 }
 
 /// A bound on something under way, as a start and a duration: a wall clock that jumps moves it by no more
@@ -84,6 +118,9 @@ impl Effect {
             | Self::SetRunning { vmm, .. }
             | Self::Stop { vmm, .. }
             | Self::Reboot { vmm, .. }
+            | Self::MigrationTarget { vmm, .. }
+            | Self::MigrationCancel { vmm, .. }
+            | Self::Ask { vmm, .. }
             | Self::Unregister { vmm, .. } => vmm,
         }
     }
@@ -95,6 +132,9 @@ impl Effect {
             | Self::SetRunning { sled, .. }
             | Self::Stop { sled, .. }
             | Self::Reboot { sled, .. }
+            | Self::MigrationTarget { sled, .. }
+            | Self::MigrationCancel { sled, .. }
+            | Self::Ask { sled, .. }
             | Self::Unregister { sled, .. } => sled,
         }
     }
@@ -106,6 +146,9 @@ impl Effect {
             Self::SetRunning { .. } => "set_running",
             Self::Stop { .. } => "stop",
             Self::Reboot { .. } => "reboot",
+            Self::MigrationTarget { .. } => "migration_target",
+            Self::MigrationCancel { .. } => "migration_cancel",
+            Self::Ask { .. } => "ask",
             Self::Unregister { .. } => "unregister",
         }
     }
@@ -120,10 +163,13 @@ pub fn effects(state: &Instance) -> Vec<Effect> {
     effects
 }
 
-/// The order that tells an abandoned VMM to stop: one per VMM, and unlike the one that told it to run, which
-/// goes by the VMM's own id.
+/// What tells the order to stop an abandoned VMM from the one that told it to run, which goes by the VMM's own
+/// id. Wide, so that it does not lead to a neighbour where ids are counted; the bits of a UUID's version stay.
+const ABANDON_TAG: u128 = 0x6162_616e_646f;
+
+/// The order that tells an abandoned VMM to stop: one per VMM.
 const fn abandoning_stop(vmm: VmmId) -> OpId {
-    OpId::new(uuid::Uuid::from_u128(vmm.uuid().as_u128() ^ 1))
+    OpId::new(uuid::Uuid::from_u128(vmm.uuid().as_u128() ^ ABANDON_TAG))
 }
 
 /// At most one effect per VMM at a time: a stop makes starting it untrue, an end makes stopping it untrue.
@@ -137,6 +183,11 @@ fn effect_for(state: &Instance, vmm: &Vmm) -> Option<Effect> {
         } else {
             Effect::Stop { vmm: id, sled, op: abandoning_stop(id) }
         });
+    }
+    if let Some(migration) = state.linked_migration()
+        && migration_owns(state, migration, vmm)
+    {
+        return migration_effect(state, migration, vmm);
     }
     match (vmm.state, state.stop) {
         (VmmState::Starting | VmmState::Running | VmmState::Rebooting, Some(stop))
@@ -157,11 +208,67 @@ fn effect_for(state: &Instance, vmm: &Vmm) -> Option<Effect> {
     }
 }
 
+/// Whether what the VMM is told is a matter of the migration: both of its VMMs, except the target once the
+/// guest is in it.
+fn migration_owns(state: &Instance, migration: &Migration, vmm: &Vmm) -> bool {
+    let takes_part = migration.source.vmm == vmm.id || migration.target.vmm == vmm.id;
+    let holds_guest = migration.target.vmm == vmm.id && state.active == Some(vmm.id);
+    takes_part && !holds_guest
+}
+
+fn migration_effect(state: &Instance, migration: &Migration, vmm: &Vmm) -> Option<Effect> {
+    let (id, sled) = (vmm.id, vmm.sled);
+    let is_target = migration.target.vmm == id;
+    let side = if is_target { migration.target } else { migration.source };
+    match state.outcome_of(migration) {
+        // Nobody but the target knows whether the guest arrived.
+        Outcome::Undecided => is_target.then_some(Effect::Ask { vmm: id, sled }),
+        // A stop cannot be told to a guest that is between two VMMs: the migration is called off first.
+        Outcome::UnderWay if migration.cancelled.is_some() || state.stop.is_some() => (!side
+            .state
+            .is_terminal()
+            && vmm.run_may_be_sent)
+            .then_some(Effect::MigrationCancel { vmm: id, sled, migration: migration.id }),
+        Outcome::UnderWay if is_target => {
+            let saga = state.saga.as_ref().filter(|saga| saga.vmm == id)?;
+            match (saga.step, vmm.state) {
+                (Step::Register, VmmState::Creating) => Some(Effect::Register { vmm: id, sled }),
+                (Step::MigrationTarget, VmmState::Migrating) => {
+                    Some(Effect::MigrationTarget { vmm: id, sled, migration: migration.id })
+                }
+                _ => None,
+            }
+        }
+        Outcome::UnderWay | Outcome::HandedOver | Outcome::Succeeded | Outcome::Lost | Outcome::Failed => {
+            None
+        }
+    }
+}
+
 /// Every deadline that is running.
-pub fn deadlines(state: &Instance) -> Vec<Deadline> {
-    state
-        .saga
-        .iter()
-        .map(|saga| Deadline { kind: DeadlineKind::Saga(saga.id), start: saga.started, span: saga.deadline })
-        .collect()
+pub fn deadlines(state: &Instance, policy: &Policy) -> Vec<Deadline> {
+    let saga = state.saga.as_ref().map(|saga| Deadline {
+        kind: DeadlineKind::Saga(saga.id),
+        start: saga.started,
+        span: saga.deadline,
+    });
+    let restart = restart_due(state, policy).map(|due| Deadline {
+        kind: DeadlineKind::Restart,
+        start: due.start,
+        span: due.wait,
+    });
+    [saga, migration_deadline(state), restart].into_iter().flatten().collect()
+}
+
+/// While its saga is under way, a migration is bounded by the saga's deadline.
+fn migration_deadline(state: &Instance) -> Option<Deadline> {
+    let migration = state.linked_migration().filter(|_| state.saga.is_none())?;
+    let (kind, start) = match (state.outcome_of(migration), migration.undecided_since) {
+        (Outcome::UnderWay, _) if migration.cancelled.is_none() => {
+            (DeadlineKind::Migration(migration.id), migration.started)
+        }
+        (Outcome::Undecided, Some(since)) => (DeadlineKind::Undecided(migration.id), since),
+        _ => return None,
+    };
+    Some(Deadline { kind, start, span: migration.deadline })
 }

@@ -4,12 +4,17 @@
 //! history reads as a story and an append is short. Their stored layouts are frozen in the `journal`
 //! crate.
 
-use crate::ids::{BootId, InstanceId, LeaseEpoch, MigrationId, OpId, ProjectId, SagaId, SledId, VmmId};
+use crate::group::GroupPolicy;
+use crate::ids::{
+    BootId, GroupId, InstanceId, LeaseEpoch, MigrationId, OpId, ProjectId, SagaId, SledId, VmmId,
+};
 use crate::input::VmmReport;
 use crate::instance::{Intent, UnwindReason};
+use crate::migration::CancelReason;
+use crate::quota::{Quota, QuotaScope};
 use crate::rejected::Shortage;
 use crate::saga::{Origin, Step};
-use crate::spec::{Address, InstanceSpec, Size};
+use crate::spec::{Address, InstanceSpec, Size, SpecChange};
 use crate::time::{Span, Timestamp};
 use crate::vmm::{Evidence, FailureReason};
 use serde::{Deserialize, Serialize};
@@ -62,6 +67,50 @@ pub enum InstanceEvent {
         size: Size,
         /// How long the saga may take.
         deadline: Span,
+    },
+    /// A migrate saga began: target sled reserved, VMM and migration allocated and linked.
+    MigrateBegan {
+        /// The saga.
+        saga: SagaId,
+        /// The migration.
+        migration: MigrationId,
+        /// The target VMM.
+        vmm: VmmId,
+        /// The picked sled.
+        sled: SledId,
+        /// What is reserved.
+        size: Size,
+        /// How long the saga, and after it the migration, may take.
+        deadline: Span,
+    },
+    /// A migration is given up: both sides are told. Too late, it changes nothing.
+    MigrationCancelled {
+        /// The migration.
+        migration: MigrationId,
+        /// Why.
+        reason: CancelReason,
+    },
+    /// A target was asked in vain for the guest of a source that has failed: the guest is lost.
+    MigrationGivenUp {
+        /// The migration.
+        migration: MigrationId,
+    },
+    /// The restart policy makes an attempt: a start follows, or why there is none.
+    RestartTried {
+        /// Counted from 1 since it last ran for long, or was started by hand.
+        attempt: u32,
+    },
+    /// An operator forced it to stop: its VMMs are failed, and told to die.
+    ForceStopRequested {
+        /// Whether the operator vouches for its VMMs being dead.
+        assert_dead: bool,
+        /// Why, in the operator's words.
+        reason: String,
+    },
+    /// Its configuration changed.
+    Reconfigured {
+        /// Everything that may change, as it is afterwards.
+        change: Box<SpecChange>,
     },
     /// A saga completed every step before `step`.
     SagaAdvanced {
@@ -190,6 +239,41 @@ pub enum ProjectEvent {
         /// Description afterwards.
         description: String,
     },
+    /// What its instances may be charged together changed.
+    QuotaSet {
+        /// The limits afterwards.
+        quota: Quota,
+    },
+    /// An anti-affinity group exists.
+    GroupCreated {
+        /// Its id.
+        group: GroupId,
+        /// Name, unique among the project's groups.
+        name: String,
+        /// Free text.
+        description: String,
+        /// What happens if its members cannot be kept apart.
+        policy: GroupPolicy,
+    },
+    /// An instance joined a group: from its next placement on it is kept apart from the others.
+    GroupJoined {
+        /// The group.
+        group: GroupId,
+        /// The instance.
+        instance: InstanceId,
+    },
+    /// An instance left a group.
+    GroupLeft {
+        /// The group.
+        group: GroupId,
+        /// The instance.
+        instance: InstanceId,
+    },
+    /// A group was deleted; its name is free.
+    GroupDeleted {
+        /// The group.
+        group: GroupId,
+    },
     /// It was deleted; its name is free.
     Deleted,
 }
@@ -227,6 +311,16 @@ pub enum SledEvent {
         /// Why, in the operator's words.
         reason: String,
     },
+    /// Its guests are to be moved away.
+    DrainBegan {
+        /// Why, in the operator's words.
+        reason: String,
+    },
+    /// The drain is over.
+    DrainEnded {
+        /// Whether every guest is away; else it was called off.
+        done: bool,
+    },
     /// An operator took it out for good: its VMMs are gone.
     Expunged {
         /// Why, in the operator's words.
@@ -247,6 +341,13 @@ pub enum SystemEvent {
     },
     /// A daemon stopped cleanly.
     DaemonStopped,
+    /// What all instances of the silo, or of the fleet, may be charged together changed.
+    QuotaSet {
+        /// Of what.
+        scope: QuotaScope,
+        /// The limits afterwards.
+        quota: Quota,
+    },
     /// An operator let the log open although durable records were gone.
     LossAccepted {
         /// Last position that had been durable.

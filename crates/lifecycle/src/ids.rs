@@ -42,6 +42,8 @@ id! {
     ProjectId,
     /// One live-migration attempt between two VMMs.
     MigrationId,
+    /// An anti-affinity group of a project.
+    GroupId,
     /// One run of a saga.
     SagaId,
     /// One request from outside.

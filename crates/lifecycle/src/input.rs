@@ -7,7 +7,7 @@ use crate::effects::{DeadlineKind, Effect};
 use crate::ids::{Generation, InstanceId, MigrationId, OpId, SagaId, SledId, VmmId};
 use crate::migration::SideState;
 use crate::rejected::Shortage;
-use crate::spec::{Address, InstanceSpec};
+use crate::spec::{Address, InstanceSpec, SpecChange};
 use crate::vmm::{Evidence, VmmState};
 use serde::{Deserialize, Serialize};
 
@@ -40,8 +40,8 @@ pub enum Input {
         /// How that is known.
         evidence: Evidence,
     },
-    /// A VMM is gone from its sled if it was registered by `asked_at`: an inventory does not list it, or its
-    /// sled has booted.
+    /// A VMM is gone from its sled if it was registered by `asked_at`, and an inventory does not list it; or if
+    /// it was allocated before `asked_at`, and its sled booted there.
     Absent {
         /// The VMM.
         vmm: VmmId,
@@ -53,6 +53,8 @@ pub enum Input {
     },
     /// A deadline has passed.
     Deadline(DeadlineKind),
+    /// The restart policy's attempt, due by its deadline: with the grant, or with what was short.
+    Restart(Result<StartGrant, Shortage>),
     /// Look again: after activation, or because a reaper thinks that something is due.
     Reconsider,
 }
@@ -89,6 +91,43 @@ pub enum Command {
     },
     /// Delete it.
     Delete,
+    /// Move its guest to another sled. Without a grant the decision is to ask for one.
+    Migrate {
+        /// Granted by the ledger.
+        grant: Option<MigrateGrant>,
+    },
+    /// Give up the migration under way.
+    CancelMigration,
+    /// Take back the saga under way, if it can still be undone.
+    CancelSaga {
+        /// The saga.
+        saga: SagaId,
+    },
+    /// Fail its VMMs, whatever they do.
+    ForceStop {
+        /// Whether the operator vouches for their being dead.
+        assert_dead: bool,
+        /// Why, in the operator's words.
+        reason: String,
+    },
+    /// Change its configuration.
+    Update {
+        /// Everything that may change, as it shall be.
+        change: Box<SpecChange>,
+    },
+}
+
+/// Leave to bring up a migration target: room that the ledger holds until this is journaled or dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MigrateGrant {
+    /// The saga's id.
+    pub saga: SagaId,
+    /// The migration's id.
+    pub migration: MigrationId,
+    /// The target VMM's id.
+    pub vmm: VmmId,
+    /// The picked sled.
+    pub sled: SledId,
 }
 
 /// Leave to start a VMM: capacity that the ledger holds until this is journaled or dropped.
@@ -113,6 +152,25 @@ pub struct VmmReport {
     pub migration_in: Option<SideReport>,
     /// The migration out of it, if there was one.
     pub migration_out: Option<SideReport>,
+}
+
+impl VmmReport {
+    /// A number that is the same for the same report and, but for one chance in 2^64, another for another.
+    pub fn fingerprint(&self) -> u64 {
+        let side = |side: Option<SideReport>| {
+            side.map_or([0; 4], |side| {
+                let id = side.migration.uuid().as_u64_pair();
+                [id.0, id.1, 1 + side.state as u64, side.generation.get()]
+            })
+        };
+        let words = [self.state as u64, self.generation.get()];
+        let words = words.into_iter().chain(side(self.migration_in)).chain(side(self.migration_out));
+        // FNV-1a, by words: the same in every build.
+        words.fold(0xcbf2_9ce4_8422_2325, |hash, word| {
+            let mixed = (hash ^ word).wrapping_mul(0x0100_0000_01b3);
+            mixed ^ (mixed >> 29)
+        })
+    }
 }
 
 /// What a VMM says about its side of a migration.

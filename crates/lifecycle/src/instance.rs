@@ -8,7 +8,7 @@
 //! * at most one saga changes slots at a time.
 
 use crate::ids::{InstanceId, MigrationId, OpId, SagaId, SledId, VmmId};
-use crate::migration::Migration;
+use crate::migration::{CancelReason, Migration, Outcome};
 use crate::saga::{Origin, SagaKind, Step};
 use crate::spec::{Address, InstanceSpec, Size};
 use crate::time::{Span, Timestamp};
@@ -58,6 +58,20 @@ pub enum TroubleCause {
         /// Why.
         reason: UnwindReason,
     },
+    /// A migrate was undone; the guest stayed.
+    MigrateUnwound {
+        /// The step that failed.
+        step: Step,
+        /// Why.
+        reason: UnwindReason,
+    },
+    /// A migration failed, or was cancelled; the guest stayed, or ended, in the source.
+    MigrationFailed {
+        /// The migration.
+        migration: MigrationId,
+        /// Why it was given up, if it was.
+        cancelled: Option<CancelReason>,
+    },
     /// A start could not be placed.
     NoCapacity {
         /// What was short.
@@ -75,8 +89,10 @@ pub enum UnwindReason {
     Deadline,
     /// The user asked to stop.
     StopRequested,
-    /// Its VMM ended before the point of no return.
+    /// Its VMM, or the source of the migration, ended before the point of no return.
     VmmEnded,
+    /// Somebody cancelled it.
+    Cancelled,
 }
 
 /// The one saga under way.
@@ -116,6 +132,15 @@ pub struct RebootOrder {
     pub op: OpId,
     /// When it was asked for.
     pub since: Timestamp,
+}
+
+/// Starts that the restart policy has made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restarts {
+    /// How many in a row.
+    pub attempts: u32,
+    /// When the last was made.
+    pub last: Option<Timestamp>,
 }
 
 /// Where NAT entry and V2P mappings shall point. Pushes converge to it on their own.
@@ -175,6 +200,10 @@ pub struct Instance {
     pub producer: Option<VmmId>,
     /// Set while the visible state is `failed`.
     pub failed: Option<Trouble>,
+    /// Starts by the restart policy since it last ran for long, or was started by hand.
+    pub restarts: Restarts,
+    /// When its guest was first seen running since the last start.
+    pub running_since: Option<Timestamp>,
     /// The last thing that went wrong, also after it was overcome.
     pub last_trouble: Option<Trouble>,
     /// When it was created.
@@ -206,9 +235,21 @@ impl Instance {
             || linked.is_some_and(|migration| migration.source.vmm == vmm || migration.target.vmm == vmm)
     }
 
-    /// A VMM other than `vmm` that may be running: what a start waits for at its fence.
-    pub fn other_that_may_run(&self, vmm: VmmId) -> Option<&Vmm> {
-        self.vmms.values().find(|other| other.id != vmm && other.may_run())
+    /// The linked migration.
+    pub fn linked_migration(&self) -> Option<&Migration> {
+        self.migration.map(|id| &self.migrations[&id])
+    }
+
+    /// What the migration has come to, by both sides and both VMMs.
+    pub fn outcome_of(&self, migration: &Migration) -> Outcome {
+        migration.outcome(self.vmms.get(&migration.source.vmm), self.vmms.get(&migration.target.vmm))
+    }
+
+    /// A VMM that may be running and is in the way of the saga's VMM: what its fence waits for. The source of
+    /// a migration is not in the way of its target.
+    pub fn blocks_fence(&self, vmm: VmmId) -> Option<&Vmm> {
+        let source = self.linked_migration().map(|migration| migration.source.vmm);
+        self.vmms.values().find(|other| other.id != vmm && Some(other.id) != source && other.may_run())
     }
 
     /// The externally visible state.
@@ -216,9 +257,12 @@ impl Instance {
         crate::visible::run_state(self)
     }
 
-    /// Whether nothing is under way: no saga, no order, no VMM to reap, no update due. A quiesced
-    /// instance need not be in memory.
+    /// Whether nothing is under way: no saga, no migration, no order, no VMM to reap, no update due. A quiesced
+    /// instance need not be in memory, unless a restart of it is due.
     pub fn is_quiesced(&self) -> bool {
-        self.saga.is_none() && crate::effects(self).is_empty() && crate::update::update(self).is_none()
+        self.saga.is_none()
+            && self.migration.is_none()
+            && crate::effects(self).is_empty()
+            && crate::decide::settle(self).is_none()
     }
 }

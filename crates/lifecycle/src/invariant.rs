@@ -2,8 +2,9 @@
 //! these (`docs/lifecycle.md`, invariants). Each violation carries the number of its sentence there.
 
 use crate::instance::{Instance, Intent};
-use crate::ledger::{Ledger, Room, Totals};
-use crate::saga::Step;
+use crate::ledger::{Ledger, Room};
+use crate::quota::Totals;
+use crate::saga::{SagaKind, is_before_return};
 use crate::vmm::{Reservation, Vmm, VmmState};
 use std::collections::BTreeMap;
 
@@ -37,10 +38,7 @@ pub fn check(state: &Instance) -> Result<(), Violation> {
 fn guests(state: &Instance) -> Result<(), Violation> {
     let living = state.vmms.values().filter(|vmm| vmm.state.is_live() && state.refers_to(vmm.id)).count();
     let most = if state.migration.is_some() { 2 } else { 1 };
-    ensure(1, living <= most, || format!("{living} VMMs of {} live, at most {most} may", state.id))?;
-    // A VMM is told to run only when no other may: the fence.
-    let may_run = state.vmms.values().filter(|vmm| vmm.may_run()).count();
-    ensure(1, may_run <= most, || format!("{may_run} VMMs of {} may run, at most {most} may", state.id))
+    ensure(1, living <= most, || format!("{living} VMMs of {} live, at most {most} may", state.id))
 }
 
 /// 2: a slot refers to a VMM of this instance; the target slot is taken iff a migration is linked.
@@ -113,8 +111,11 @@ fn saga(state: &Instance) -> Result<(), Violation> {
         format!("saga {} of {} works on a VMM that is over", saga.id, state.id)
     })?;
     let is_told = vmm.is_some_and(|vmm| vmm.run_may_be_sent);
-    ensure(13, is_told == (saga.step == Step::SetRunning), || {
-        format!("saga {} is at {:?} but set running may be sent: {is_told}", saga.id, saga.step)
+    ensure(13, is_told != is_before_return(saga.kind, saga.step), || {
+        format!("saga {} is at {:?} but its VMM may have been told to run: {is_told}", saga.id, saga.step)
+    })?;
+    ensure(13, saga.kind != SagaKind::Migrate || state.target == Some(saga.vmm), || {
+        format!("migrate saga {} works on {}, not on the target", saga.id, saga.vmm)
     })
 }
 
@@ -153,6 +154,7 @@ pub fn check_step(before: Option<&Instance>, after: &Instance) -> Result<(), Vio
             ensure(5, was.gone.is_none() || was.gone == is.gone, || format!("VMM {id} came back"))?;
         }
     }
+    fence(before, after)?;
     for (id, was) in &before.migrations {
         if let Some(is) = after.migrations.get(id) {
             for (was, is) in [(was.source, is.source), (was.target, is.target)] {
@@ -169,6 +171,18 @@ pub fn check_step(before: Option<&Instance>, after: &Instance) -> Result<(), Vio
     ensure(11, before.deleted.is_none() || after.deleted == before.deleted, || {
         format!("deleted {} came back", after.id)
     })
+}
+
+/// 1: a VMM is told to run only when no other may; a migration's target, when none but its source may.
+fn fence(before: &Instance, after: &Instance) -> Result<(), Violation> {
+    let was_told = |id| before.vmms.get(&id).is_some_and(|vmm: &Vmm| vmm.run_may_be_sent);
+    for told in after.vmms.values().filter(|vmm| vmm.run_may_be_sent && !was_told(vmm.id)) {
+        let other = after.blocks_fence(told.id);
+        ensure(1, other.is_none(), || {
+            format!("VMM {} of {} may run while {other:?} may", told.id, after.id)
+        })?;
+    }
+    Ok(())
 }
 
 /// Invariants 3 and 4 between instances and what they share. `ledger` must hold no open grants.

@@ -18,14 +18,18 @@ pub mod decide;
 pub mod effects;
 pub mod event;
 pub mod evolve;
+pub mod group;
 pub mod ids;
 pub mod input;
 pub mod instance;
 pub mod invariant;
 pub mod ledger;
 pub mod migration;
+pub mod network;
 pub mod project;
+pub mod quota;
 pub mod rejected;
+pub mod restart;
 pub mod saga;
 pub mod sled;
 pub mod spec;
@@ -35,20 +39,22 @@ pub mod visible;
 pub mod vmm;
 
 pub use action::Action;
-pub use decide::{Decision, Policy, decide};
+pub use decide::{Decision, Policy, Purpose, RoomWanted, decide};
 pub use effects::{Deadline, DeadlineKind, Effect, deadlines, effects};
 pub use event::{EventMeta, InstanceEvent, ProjectEvent, SledEvent, SystemEvent};
 pub use evolve::evolve;
+pub use group::GroupPolicy;
 pub use ids::{
-    BootId, Generation, InstanceId, LeaseEpoch, MigrationId, OpId, ProjectId, RequestId, SagaId, SledId,
-    VmmId,
+    BootId, Generation, GroupId, InstanceId, LeaseEpoch, MigrationId, OpId, ProjectId, RequestId, SagaId,
+    SledId, VmmId,
 };
 pub use input::{Command, EffectResult, Input, Refusal, VmmReport};
 pub use instance::{Instance, Intent};
 pub use ledger::Ledger;
+pub use quota::{Quota, QuotaScope, Totals};
 pub use rejected::{Rejected, Shortage};
 pub use saga::{Origin, SagaKind, Step};
-pub use spec::{Address, AutoRestartPolicy, InstanceSpec, Size};
+pub use spec::{Address, AutoRestartPolicy, InstanceSpec, Size, SpecChange};
 pub use time::{Span, Timestamp};
 pub use visible::RunState;
 pub use vmm::{Evidence, FailureReason, Vmm, VmmState};

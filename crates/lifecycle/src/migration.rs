@@ -5,6 +5,7 @@
 //! * the outcome is a function of both sides and both VMMs, so the order of reports does not matter.
 
 use crate::ids::{Generation, MigrationId, VmmId};
+use crate::time::{Span, Timestamp};
 use crate::vmm::{Vmm, VmmState};
 use serde::{Deserialize, Serialize};
 
@@ -42,7 +43,32 @@ pub struct Migration {
     pub source: Side,
     /// Where it shall go.
     pub target: Side,
+    /// When it began.
+    pub started: Timestamp,
+    /// How long it may take; and how long a target may be asked for a guest whose source has failed.
+    pub deadline: Span,
+    /// Why both sides are told to give up, if they are.
+    pub cancelled: Option<CancelReason>,
+    /// When its source failed while the target may have the guest.
+    pub undecided_since: Option<Timestamp>,
+    /// Whether the target was asked for the guest for long enough.
+    pub is_given_up: bool,
 }
+
+/// Why a migration is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CancelReason {
+    /// Somebody asked for it.
+    Requested,
+    /// It took too long.
+    Deadline,
+    /// The target's sled refused to take the guest over.
+    Refused,
+}
+
+/// Migrations remembered per instance: one that failed is kept until its source has said how it ended there.
+pub const MIGRATIONS_MAX: usize = 16;
 
 /// What the two sides and their VMMs add up to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +113,12 @@ impl Migration {
         } else {
             None
         }
+    }
+
+    /// Whether its guest has left this VMM for good.
+    pub fn has_left(&self, vmm: VmmId) -> bool {
+        self.source.vmm == vmm
+            && (self.source.state == SideState::Completed || self.target.state == SideState::Completed)
     }
 
     /// The first rule that fits decides.

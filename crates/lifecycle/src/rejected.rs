@@ -2,7 +2,8 @@
 //! the reason in the words that users see (`docs/external-api.md`, errors), and leaves no trace.
 
 use crate::action::Action;
-use crate::ids::{InstanceId, ProjectId};
+use crate::ids::{GroupId, InstanceId, ProjectId, SagaId, SledId};
+use crate::quota::{QuotaResource, QuotaScope};
 use crate::spec::{InvalidValue, Size};
 use crate::visible::RunState;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,43 @@ pub enum Rejected {
     /// Never heard of it.
     #[error("no such VMM")]
     NoSuchVmm,
+    /// Its size or its platform cannot change while it has a VMM.
+    #[error("instance must be stopped to change CPU or memory")]
+    MustBeStopped,
+    /// No migration is under way.
+    #[error("cannot cancel migration: no migration is under way")]
+    NoMigration,
+    /// Migrations that failed wait for their source's word.
+    #[error("cannot migrate instance: {0} earlier migrations have not been settled by its sled yet")]
+    Unsettled(usize),
+    /// That saga is not under way.
+    #[error("not found: saga with id \"{0}\" is not under way")]
+    NoSuchSaga(SagaId),
+    /// The saga cannot be taken back any more.
+    #[error("cannot cancel saga: it is past its point of no return; stop the instance instead")]
+    PastReturn,
+    /// There is no such group.
+    #[error("not found: anti-affinity-group with id \"{0}\"")]
+    NoSuchGroup(GroupId),
+    /// There is no such sled.
+    #[error("not found: sled with id \"{0}\"")]
+    NoSuchSled(SledId),
+    /// What is asked of the sled is not possible in its state.
+    #[error("cannot {action} sled: {why}")]
+    SledNotPossible {
+        /// What was asked.
+        action: &'static str,
+        /// Why not.
+        why: &'static str,
+    },
+    /// A bound on a number of things is reached.
+    #[error("{what}: at most {max} are allowed")]
+    TooMany {
+        /// Of what.
+        what: &'static str,
+        /// The bound.
+        max: usize,
+    },
     /// An instance with this id exists.
     #[error("already exists: instance with id \"{0}\"")]
     IdTaken(InstanceId),
@@ -75,6 +113,54 @@ pub enum Shortage {
     },
     /// The project's subnet has no free address.
     Addresses,
+    /// No sled that takes new VMMs has the CPU family.
+    CpuFamily {
+        /// The family that is needed.
+        wanted: String,
+    },
+    /// Members of a group that must be kept apart are on every sled that could take it.
+    Spread {
+        /// The group's name.
+        group: String,
+    },
+    /// No other sled takes the guest.
+    NoOtherSled,
+    /// The sled that was asked for does not take it.
+    ThatSled {
+        /// Why not.
+        why: SledUnfit,
+    },
+    /// A quota is reached.
+    Quota {
+        /// Whose.
+        scope: QuotaScope,
+        /// Of what.
+        resource: QuotaResource,
+        /// The limit; CPUs or bytes.
+        limit: u64,
+        /// What is charged.
+        used: u64,
+        /// What was asked for.
+        wanted: u64,
+    },
+}
+
+/// Why one sled does not take a VMM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SledUnfit {
+    /// It never registered.
+    Unknown,
+    /// It was cordoned, expunged or has not booted.
+    NotProvisionable,
+    /// The guest is there.
+    IsSource,
+    /// It has another CPU family.
+    CpuFamily,
+    /// A member of a group that must be kept apart is on it.
+    Spread,
+    /// It has too little room.
+    Room,
 }
 
 const GIB: u64 = 1 << 30;
@@ -93,7 +179,40 @@ impl fmt::Display for Shortage {
                 memory_free_max / GIB
             ),
             Self::Addresses => f.write_str("insufficient capacity: the project's subnet has no free address"),
+            Self::CpuFamily { wanted } => {
+                write!(f, "insufficient capacity: no sled with CPU family \"{wanted}\" accepts new instances")
+            }
+            Self::Spread { group } => write!(
+                f,
+                "insufficient capacity: every sled with room holds another member of anti-affinity group \"{group}\""
+            ),
+            Self::NoOtherSled => f.write_str("insufficient capacity: no other sled accepts new instances"),
+            Self::ThatSled { why } => write!(f, "insufficient capacity: that sled {why}"),
+            Self::Quota { scope, resource: QuotaResource::Cpus, limit, used, wanted } => write!(
+                f,
+                "insufficient capacity: {scope} quota of {limit} vCPU: {used} are in use, {wanted} more are needed"
+            ),
+            Self::Quota { scope, resource: QuotaResource::Memory, limit, used, wanted } => write!(
+                f,
+                "insufficient capacity: {scope} quota of {} GiB of memory: {} are in use, {} more are needed",
+                limit / GIB,
+                used / GIB,
+                wanted / GIB
+            ),
         }
+    }
+}
+
+impl fmt::Display for SledUnfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "is not known",
+            Self::NotProvisionable => "does not accept new instances",
+            Self::IsSource => "is the one where the instance runs",
+            Self::CpuFamily => "has another CPU family",
+            Self::Spread => "holds another member of one of its anti-affinity groups",
+            Self::Room => "has too little room",
+        })
     }
 }
 

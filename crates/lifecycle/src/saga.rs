@@ -17,6 +17,8 @@ pub enum SagaKind {
     Create,
     /// Brings up a VMM.
     Start,
+    /// Brings up a second VMM on another sled and tells it to take the guest over.
+    Migrate,
     /// Makes the instance match what its VMMs have done. One append.
     Update,
     /// Ends the instance. One append.
@@ -35,7 +37,7 @@ pub enum Origin {
     Automatic,
 }
 
-/// Steps of all sagas, in the order in which a start takes its own.
+/// Steps of all sagas, in the order in which start and migrate take theirs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Step {
@@ -53,6 +55,8 @@ pub enum Step {
     Producer,
     /// Tell the sled to run it: the point of no return.
     SetRunning,
+    /// Tell the target to take the guest over: the point of no return of a migrate.
+    MigrationTarget,
     /// Write the instance.
     Journal,
     /// Change slots, intent, reservations, provisioning and desired state together.
@@ -132,6 +136,35 @@ const START: SagaDef = SagaDef {
     usual: Span::from_secs(2),
 };
 
+const MIGRATE: SagaDef = SagaDef {
+    kind: SagaKind::Migrate,
+    name: "migrate",
+    steps: &[
+        step(Step::Reserve, "reserve on another sled", Some("release it")),
+        step(
+            Step::Allocate,
+            "allocate the target VMM and the migration, and link both",
+            Some("VMM becomes saga_unwound, both sides failed"),
+        ),
+        step(Step::Fence, "wait until no VMM but the source may run", None),
+        StepDef {
+            step: Step::Register,
+            name: "register the target on its sled",
+            forward: Some("register"),
+            undo: Some("unregister"),
+            is_point_of_no_return: false,
+        },
+        StepDef {
+            step: Step::MigrationTarget,
+            name: "tell the target to take the guest over",
+            forward: Some("migration_target"),
+            undo: Some("migration_cancel"),
+            is_point_of_no_return: true,
+        },
+    ],
+    usual: Span::from_secs(2),
+};
+
 const CREATE: SagaDef = SagaDef {
     kind: SagaKind::Create,
     name: "create",
@@ -164,9 +197,15 @@ pub const fn definition(kind: SagaKind) -> SagaDef {
     match kind {
         SagaKind::Create => CREATE,
         SagaKind::Start => START,
+        SagaKind::Migrate => MIGRATE,
         SagaKind::Update => UPDATE,
         SagaKind::Delete => DELETE,
     }
+}
+
+/// Whether every step up to `current` can still be undone: the point of no return lies ahead.
+pub fn is_before_return(kind: SagaKind, current: Step) -> bool {
+    definition(kind).steps.iter().any(|def| def.is_point_of_no_return && current < def.step)
 }
 
 /// The steps of a saga that ran or may have run when `current` is its current step, newest first: what an
@@ -186,11 +225,14 @@ mod tests {
         use Step::{Allocate, Network, Register, Reserve};
         assert_eq!(undone_from(SagaKind::Start, Step::Fence), [Network, Allocate, Reserve]);
         assert_eq!(undone_from(SagaKind::Start, Register), [Register, Network, Allocate, Reserve]);
+        assert_eq!(undone_from(SagaKind::Migrate, Step::Fence), [Allocate, Reserve]);
+        assert_eq!(undone_from(SagaKind::Migrate, Register), [Register, Allocate, Reserve]);
     }
 
     #[test]
     fn a_saga_has_one_point_of_no_return_at_most_and_it_is_last() {
-        for kind in [SagaKind::Create, SagaKind::Start, SagaKind::Update, SagaKind::Delete] {
+        for kind in [SagaKind::Create, SagaKind::Start, SagaKind::Migrate, SagaKind::Update, SagaKind::Delete]
+        {
             let steps = definition(kind).steps;
             assert!(!steps.is_empty(), "{kind:?}");
             let early = steps.iter().rev().skip(1).any(|step| step.is_point_of_no_return);

@@ -5,6 +5,8 @@
 
 use crate::event::{EventMeta, SledEvent};
 use crate::ids::{BootId, LeaseEpoch, SledId};
+use crate::rejected::Rejected;
+use crate::spec::validate_reason;
 use crate::time::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +23,8 @@ pub struct Sled {
     pub past_boots: Vec<BootId>,
     /// Whether new VMMs may be placed on it.
     pub provisionable: bool,
+    /// Since when its guests are being moved away, if they are.
+    pub draining: Option<Timestamp>,
     /// Set for good by an operator.
     pub expunged: Option<Timestamp>,
     /// When it first registered.
@@ -110,6 +114,63 @@ pub fn register(
     Ok(events)
 }
 
+/// Something an operator asks of a sled. Each carries the reason, in the operator's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SledCommand {
+    /// Place no new VMMs on it.
+    Cordon(String),
+    /// Place new VMMs on it again; calls a drain off.
+    Uncordon(String),
+    /// Move its guests away, and place no new VMMs on it.
+    Drain(String),
+    /// The drain has moved the last guest.
+    Drained,
+    /// It is gone for good, with everything on it.
+    Expunge(String),
+}
+
+/// Decides: none if it is so already.
+pub fn decide(state: &Sled, command: &SledCommand) -> Result<Vec<SledEvent>, Rejected> {
+    let action = match command {
+        SledCommand::Cordon(_) => "cordon",
+        SledCommand::Uncordon(_) => "uncordon",
+        SledCommand::Drain(_) | SledCommand::Drained => "drain",
+        SledCommand::Expunge(_) => "expunge",
+    };
+    let is_expunge = matches!(command, SledCommand::Expunge(_));
+    if state.expunged.is_some() && !is_expunge {
+        return Err(Rejected::SledNotPossible { action, why: "it was expunged" });
+    }
+    let provisionable = |provisionable: bool, reason: &str| {
+        (state.provisionable != provisionable)
+            .then(|| SledEvent::ProvisionableChanged { provisionable, reason: reason.to_owned() })
+    };
+    let drain_off = |done| state.draining.map(|_| SledEvent::DrainEnded { done });
+    let (first, second) = match command {
+        SledCommand::Cordon(reason) => {
+            validate_reason(reason)?;
+            (provisionable(false, reason), None)
+        }
+        SledCommand::Uncordon(reason) => {
+            validate_reason(reason)?;
+            (drain_off(false), provisionable(true, reason))
+        }
+        SledCommand::Drain(reason) => {
+            validate_reason(reason)?;
+            let reason_of_drain = reason.clone();
+            let began = state.draining.is_none().then_some(SledEvent::DrainBegan { reason: reason_of_drain });
+            (provisionable(false, reason), began)
+        }
+        SledCommand::Drained => (drain_off(true), None),
+        SledCommand::Expunge(reason) => {
+            validate_reason(reason)?;
+            let expunged = SledEvent::Expunged { reason: reason.clone() };
+            (drain_off(false), state.expunged.is_none().then_some(expunged))
+        }
+    };
+    Ok([first, second].into_iter().flatten().collect())
+}
+
 /// Applies a fact.
 pub fn evolve(state: &mut Option<Sled>, event: &SledEvent, meta: EventMeta) {
     if let SledEvent::Registered { id, name, threads, memory, cpu_family, address } = event {
@@ -129,6 +190,7 @@ pub fn evolve(state: &mut Option<Sled>, event: &SledEvent, meta: EventMeta) {
                     boot: None,
                     past_boots: Vec::new(),
                     provisionable: true,
+                    draining: None,
                     expunged: None,
                     time_created: meta.time,
                     time_modified: meta.time,
@@ -150,6 +212,8 @@ pub fn evolve(state: &mut Option<Sled>, event: &SledEvent, meta: EventMeta) {
             }
         }
         SledEvent::ProvisionableChanged { provisionable, .. } => sled.provisionable = *provisionable,
+        SledEvent::DrainBegan { .. } => sled.draining = Some(meta.time),
+        SledEvent::DrainEnded { .. } => sled.draining = None,
         SledEvent::Expunged { .. } => sled.expunged = Some(meta.time),
     }
     sled.time_modified = meta.time;
@@ -219,6 +283,42 @@ mod tests {
     fn registering_again_with_nothing_new_writes_nothing() {
         let state = fold(&[registration(1)]);
         assert_eq!(register(Some(&state), &registration(1)), Ok(Vec::new()));
+    }
+
+    fn after(state: &Sled, command: &SledCommand) -> (Sled, usize) {
+        let events = decide(state, command).unwrap();
+        let mut state = Some(state.clone());
+        for event in &events {
+            let version = state.as_ref().unwrap().version + 1;
+            let meta = EventMeta { version, position: version, time: Timestamp::from_micros(version) };
+            evolve(&mut state, event, meta);
+        }
+        (state.unwrap(), events.len())
+    }
+
+    #[test]
+    fn a_drain_cordons_and_an_uncordon_calls_it_off() {
+        let why = || "firmware".to_owned();
+        let registered = fold(&[registration(1)]);
+        let (draining, written) = after(&registered, &SledCommand::Drain(why()));
+        assert_eq!((written, draining.provisionable, draining.draining.is_some()), (2, false, true));
+        assert_eq!(after(&draining, &SledCommand::Drain(why())).1, 0, "it drains already");
+        let (drained, _) = after(&draining, &SledCommand::Drained);
+        assert_eq!((drained.provisionable, drained.draining), (false, None));
+        let (open, _) = after(&draining, &SledCommand::Uncordon(why()));
+        assert_eq!((open.provisionable, open.draining), (true, None));
+    }
+
+    #[test]
+    fn an_expunged_sled_takes_no_command_and_expunging_it_again_changes_nothing() {
+        let why = || "burnt".to_owned();
+        let (gone, _) = after(&fold(&[registration(1)]), &SledCommand::Expunge(why()));
+        assert!(gone.expunged.is_some());
+        for command in [SledCommand::Cordon(why()), SledCommand::Uncordon(why()), SledCommand::Drain(why())] {
+            assert!(matches!(decide(&gone, &command), Err(Rejected::SledNotPossible { .. })), "{command:?}");
+        }
+        assert_eq!(decide(&gone, &SledCommand::Expunge(why())), Ok(Vec::new()));
+        assert!(decide(&fold(&[registration(1)]), &SledCommand::Expunge(" ".to_owned())).is_err());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use crate::ids::ProjectId;
 use serde::{Deserialize, Serialize};
 use std::net::Ipv4Addr;
+use uuid::Uuid;
 
 /// Most virtual CPUs of an instance.
 pub const NCPUS_MAX: u16 = 254;
@@ -52,7 +53,31 @@ pub struct InstanceSpec {
     pub size: Size,
     /// Restart policy; none means the default (`best_effort`).
     pub auto_restart: Option<AutoRestartPolicy>,
+    /// CPU family that its sleds must have; none takes any.
+    pub cpu_platform: Option<String>,
+    /// Disk that it boots from, kept for clients; musher has no disks.
+    pub boot_disk: Option<Uuid>,
+    /// Whether its network interface takes jumbo frames, kept for clients.
+    pub jumbo_frames: bool,
 }
+
+/// What a user may change of an instance that exists; everything, as it shall be afterwards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SpecChange {
+    /// Virtual CPUs and memory.
+    pub size: Size,
+    /// Restart policy.
+    pub auto_restart: Option<AutoRestartPolicy>,
+    /// CPU family that its sleds must have.
+    pub cpu_platform: Option<String>,
+    /// Disk that it boots from.
+    pub boot_disk: Option<Uuid>,
+    /// Whether its network interface takes jumbo frames.
+    pub jumbo_frames: bool,
+}
+
+/// Longest CPU platform: what a sled may say of itself.
+pub const CPU_PLATFORM_BYTES_MAX: usize = 64;
 
 /// Where an instance is found on the project's overlay network; granted by the ledger, kept for life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,6 +165,20 @@ pub fn validate_description(description: &str) -> Result<(), InvalidValue> {
     Ok(())
 }
 
+/// Longest reason of an override, in characters: it is journaled.
+pub const REASON_CHARS_MAX: usize = 512;
+
+/// Checks an operator's reason: there must be one, of at most [`REASON_CHARS_MAX`] characters.
+pub fn validate_reason(reason: &str) -> Result<(), InvalidValue> {
+    if reason.trim().is_empty() {
+        return invalid("reason", "reason must say why, for those who read the history");
+    }
+    if reason.chars().count() > REASON_CHARS_MAX {
+        return invalid("reason", format!("reason may contain at most {REASON_CHARS_MAX} characters"));
+    }
+    Ok(())
+}
+
 impl Size {
     /// Checks virtual CPUs (1..=254) and memory (1 GiB..=1536 GiB in whole GiB).
     pub fn validate(self) -> Result<(), InvalidValue> {
@@ -159,13 +198,58 @@ impl Size {
     }
 }
 
+impl SpecChange {
+    /// Checks every field; the first that is not allowed is named.
+    pub fn validate(&self) -> Result<(), InvalidValue> {
+        validate_cpu_platform(self.cpu_platform.as_deref())?;
+        self.size.validate()
+    }
+}
+
+fn validate_cpu_platform(platform: Option<&str>) -> Result<(), InvalidValue> {
+    let Some(platform) = platform else {
+        return Ok(());
+    };
+    let is_word = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+    if platform.is_empty() || platform.len() > CPU_PLATFORM_BYTES_MAX || !platform.bytes().all(is_word) {
+        return invalid(
+            "cpu_platform",
+            format!(
+                "cpu_platform must be 1 to {CPU_PLATFORM_BYTES_MAX} letters, digits, \"-\", \"_\" or \".\""
+            ),
+        );
+    }
+    Ok(())
+}
+
 impl InstanceSpec {
     /// Checks every field; the first that is not allowed is named.
     pub fn validate(&self) -> Result<(), InvalidValue> {
         validate_name("name", &self.name)?;
         validate_description(&self.description)?;
         validate_hostname(&self.hostname)?;
+        validate_cpu_platform(self.cpu_platform.as_deref())?;
         self.size.validate()
+    }
+
+    /// What may be changed, as it is.
+    pub fn changeable(&self) -> SpecChange {
+        SpecChange {
+            size: self.size,
+            auto_restart: self.auto_restart,
+            cpu_platform: self.cpu_platform.clone(),
+            boot_disk: self.boot_disk,
+            jumbo_frames: self.jumbo_frames,
+        }
+    }
+
+    /// Changes what may be changed.
+    pub fn change(&mut self, change: &SpecChange) {
+        self.size = change.size;
+        self.auto_restart = change.auto_restart;
+        self.cpu_platform.clone_from(&change.cpu_platform);
+        self.boot_disk = change.boot_disk;
+        self.jumbo_frames = change.jumbo_frames;
     }
 
     /// Whether a failure restarts it: the default policy is `best_effort`.

@@ -7,7 +7,7 @@
 use crate::event::Update;
 use crate::ids::VmmId;
 use crate::instance::{Instance, Intent};
-use crate::migration::{Migration, Outcome};
+use crate::migration::{Migration, Outcome, SideState};
 use crate::vmm::{FailureReason, Vmm, VmmState};
 
 /// The update that is due; none if the instance matches.
@@ -25,11 +25,12 @@ pub fn update(state: &Instance) -> Option<Update> {
         closed: None,
     };
     let mut after = before;
-    let linked = state.migration.map(|id| &state.migrations[&id]);
-    if let Some(migration) = linked
-        && !follow_migration(state, migration, &mut after)
-    {
-        return None;
+    match state.linked_migration() {
+        Some(migration) if !follow_migration(state, migration, &mut after) => return None,
+        Some(_) | None => {}
+    }
+    if after.migration.is_none() {
+        miss_guest(state, &mut after);
     }
     end_active(state, &mut after);
     if after.migration.is_none() && after.target.is_some_and(|id| state.vmms[&id].state.is_destroyable()) {
@@ -41,9 +42,12 @@ pub fn update(state: &Instance) -> Option<Update> {
 
 /// Moves the slots as the migration's outcome says. Answers false if nothing may be decided yet.
 fn follow_migration(state: &Instance, migration: &Migration, after: &mut Update) -> bool {
-    let source = state.vmms.get(&migration.source.vmm);
-    let target = state.vmms.get(&migration.target.vmm);
-    match migration.outcome(source, target) {
+    match state.outcome_of(migration) {
+        Outcome::Undecided if migration.is_given_up => {
+            after.target = None;
+            after.migration = None;
+            after.closed = Some(migration.id);
+        }
         Outcome::UnderWay | Outcome::Undecided => return false,
         Outcome::HandedOver => after.active = Some(migration.target.vmm),
         Outcome::Succeeded => {
@@ -52,8 +56,7 @@ fn follow_migration(state: &Instance, migration: &Migration, after: &mut Update)
             after.migration = None;
         }
         Outcome::Lost => {
-            let reason = target.and_then(|vmm| vmm.failure).unwrap_or(FailureReason::FromSled);
-            after.failed = Some((migration.target.vmm, reason));
+            after.failed = Some((migration.target.vmm, end_of(state, migration.target.vmm)));
             after.active = None;
             after.target = None;
             after.migration = None;
@@ -65,6 +68,23 @@ fn follow_migration(state: &Instance, migration: &Migration, after: &mut Update)
         }
     }
     true
+}
+
+/// A source that says late that the guest had left, when its migration has been cleared as failed: the guest
+/// is in neither.
+fn miss_guest(state: &Instance, after: &mut Update) {
+    let has_left = |migration: &&Migration| {
+        after.active == Some(migration.source.vmm) && migration.source.state == SideState::Completed
+    };
+    if let Some(migration) = state.migrations.values().find(has_left) {
+        after.failed = Some((migration.target.vmm, end_of(state, migration.target.vmm)));
+        after.active = None;
+    }
+}
+
+/// Why a target that the guest had gone to is no more.
+fn end_of(state: &Instance, vmm: VmmId) -> FailureReason {
+    state.vmms.get(&vmm).and_then(|vmm| vmm.failure).unwrap_or(FailureReason::FromSled)
 }
 
 /// Unlinks an active VMM that has ended, and says what that makes of the instance.

@@ -102,7 +102,9 @@ pub fn run_state(instance: &Instance) -> RunState {
     let Some(active) = instance.active_vmm() else {
         return if instance.failed.is_some() { RunState::Failed } else { RunState::Stopped };
     };
-    if instance.migration.is_some() && active.state.is_live() {
+    // Also when the source has failed and the target is being asked: the guest may be there, and a stop that is
+    // asked for now must reach it.
+    if instance.migration.is_some() {
         return RunState::Migrating;
     }
     match active.state {

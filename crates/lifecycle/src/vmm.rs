@@ -118,6 +118,8 @@ pub struct Vmm {
     pub generation: Generation,
     /// Held iff it may still be on its sled.
     pub reservation: Option<Reservation>,
+    /// Log position of the event that allocated it: it belongs to the boot that its sled was in there.
+    pub allocated_at: u64,
     /// Whether a register may have been sent.
     pub register_may_be_sent: bool,
     /// Whether `set running` (or `migration_target`) may have been sent.

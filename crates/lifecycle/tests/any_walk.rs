@@ -3,10 +3,12 @@
 
 mod stage;
 
-use lifecycle::input::{EffectResult, Refusal};
+use lifecycle::input::{EffectResult, Refusal, SideReport};
+use lifecycle::migration::SideState;
 use lifecycle::vmm::Evidence;
 use lifecycle::{
-    Command, DeadlineKind, Input, Instance, InstanceEvent, Ledger, VmmState, deadlines, invariant,
+    Command, DeadlineKind, Generation, Input, Instance, InstanceEvent, Ledger, Policy, VmmState, deadlines,
+    invariant,
 };
 use proptest::prelude::*;
 use stage::{Stage, report, sled};
@@ -18,7 +20,13 @@ enum Move {
     Stop,
     Reboot,
     Delete,
-    Report { vmm: usize, generation: u64, state: usize },
+    Migrate(usize),
+    CancelMigration,
+    CancelSaga,
+    ForceStop { assert_dead: bool },
+    Resize(u16),
+    Restart,
+    Report { vmm: usize, generation: u64, state: usize, side: Option<(u64, usize)> },
     Answer { effect: usize, answer: usize },
     Gone { vmm: usize, evidence: usize },
     Absent { vmm: usize, asked_at: u64 },
@@ -32,8 +40,14 @@ fn any_move() -> impl Strategy<Value = Move> {
         2 => Just(Move::Stop),
         1 => Just(Move::Reboot),
         1 => Just(Move::Delete),
-        6 => (0..4usize, 1..12u64, 0..VmmState::ALL.len())
-            .prop_map(|(vmm, generation, state)| Move::Report { vmm, generation, state }),
+        3 => (0..3usize).prop_map(Move::Migrate),
+        1 => Just(Move::CancelMigration),
+        1 => Just(Move::CancelSaga),
+        1 => any::<bool>().prop_map(|assert_dead| Move::ForceStop { assert_dead }),
+        1 => (1..5u16).prop_map(Move::Resize),
+        1 => Just(Move::Restart),
+        8 => (0..4usize, 1..12u64, 0..VmmState::ALL.len(), prop::option::of((1..6u64, 0..4usize)))
+            .prop_map(|(vmm, generation, state, side)| Move::Report { vmm, generation, state, side }),
         6 => (0..3usize, 0..10usize).prop_map(|(effect, answer)| Move::Answer { effect, answer }),
         1 => (0..4usize, 0..7usize).prop_map(|(vmm, evidence)| Move::Gone { vmm, evidence }),
         1 => (0..4usize, 0..40u64).prop_map(|(vmm, asked_at)| Move::Absent { vmm, asked_at }),
@@ -65,12 +79,17 @@ const EVIDENCE: [Evidence; 7] = [
     Evidence::Unregistered,
 ];
 
+const SIDES: [SideState; 4] =
+    [SideState::Pending, SideState::InProgress, SideState::Completed, SideState::Failed];
+
 fn input(stage: &mut Stage, step: &Move) -> Option<Input> {
     let vmms: Vec<_> = stage
         .history
         .iter()
         .filter_map(|event| match event {
-            InstanceEvent::StartBegan { vmm, sled, .. } => Some((*vmm, *sled)),
+            InstanceEvent::StartBegan { vmm, sled, .. } | InstanceEvent::MigrateBegan { vmm, sled, .. } => {
+                Some((*vmm, *sled))
+            }
             _ => None,
         })
         .collect();
@@ -83,9 +102,36 @@ fn input(stage: &mut Stage, step: &Move) -> Option<Input> {
         Move::Stop => Input::Command(Command::Stop { op: lifecycle::OpId::new(stage.mint()) }),
         Move::Reboot => Input::Command(Command::Reboot { op: lifecycle::OpId::new(stage.mint()) }),
         Move::Delete => Input::Command(Command::Delete),
-        Move::Report { vmm, generation, state } => {
+        Move::Migrate(on) => {
+            let grant = stage.migrate_grant(*on);
+            Input::Command(Command::Migrate { grant: Some(grant) })
+        }
+        Move::CancelMigration => Input::Command(Command::CancelMigration),
+        Move::CancelSaga => {
+            let saga = stage.state.as_ref().and_then(|state| state.saga.as_ref()).map(|saga| saga.id)?;
+            Input::Command(Command::CancelSaga { saga })
+        }
+        Move::ForceStop { assert_dead } => {
+            let reason = "the test wants it so".to_owned();
+            Input::Command(Command::ForceStop { assert_dead: *assert_dead, reason })
+        }
+        Move::Resize(ncpus) => {
+            let mut change = stage::spec().changeable();
+            change.size.ncpus = *ncpus;
+            Input::Command(Command::Update { change: Box::new(change) })
+        }
+        Move::Restart => Input::Restart(Ok(stage.grant(1))),
+        Move::Report { vmm, generation, state, side } => {
             let (vmm, sled) = newest(*vmm)?;
-            Input::Report { sled, vmm, report: report(*generation, VmmState::ALL[*state]) }
+            let mut said = report(*generation, VmmState::ALL[*state]);
+            if let Some((generation, state)) = side {
+                let migration = stage.state.as_ref()?.migrations.keys().last().copied()?;
+                let state = SIDES[*state];
+                let part = SideReport { migration, state, generation: Generation::new(*generation) };
+                said.migration_in = Some(part);
+                said.migration_out = Some(part);
+            }
+            Input::Report { sled, vmm, report: said }
         }
         Move::Answer { effect, answer: n } => {
             let effect = *stage.effects().get(*effect)?;
@@ -98,7 +144,10 @@ fn input(stage: &mut Stage, step: &Move) -> Option<Input> {
             evidence: Evidence::AbsentFromInventory,
         },
         Move::Deadline => {
-            let kind = stage.state.as_ref().and_then(|state| deadlines(state).first().map(|d| d.kind));
+            let kind = stage
+                .state
+                .as_ref()
+                .and_then(|state| deadlines(state, &Policy::default()).first().map(|d| d.kind));
             Input::Deadline(kind.unwrap_or(DeadlineKind::Saga(lifecycle::SagaId::new(stage.mint()))))
         }
         Move::Reconsider => Input::Reconsider,
@@ -111,7 +160,7 @@ fn ledger_of(history: &[InstanceEvent]) -> Ledger {
     let (name, description) = ("demo".to_owned(), String::new());
     let project = stage::spec().project;
     ledger.apply_project(project, &ProjectEvent::Created { id: project, name, description, vni: 1024 });
-    for n in 0..2 {
+    for n in 0..3 {
         let registered = SledEvent::Registered {
             id: sled(n),
             name: format!("sim-{n}"),

@@ -116,7 +116,9 @@ fn a_start_waits_at_the_fence_while_another_vmm_may_run() {
 #[test]
 fn the_deadline_undoes_a_start_before_the_point_of_no_return_and_fails_it_after() {
     let pass = |stage: &mut Stage| {
-        let [Deadline { kind: DeadlineKind::Saga(saga), .. }] = deadlines(stage.now())[..] else {
+        let [Deadline { kind: DeadlineKind::Saga(saga), .. }] =
+            deadlines(stage.now(), &lifecycle::Policy::default())[..]
+        else {
             panic!("one deadline runs");
         };
         stage.must(Input::Deadline(DeadlineKind::Saga(saga)));

@@ -3,7 +3,7 @@
 use crate::sleds::SledLoad;
 use lifecycle::instance::Instance;
 use lifecycle::{
-    Address, InstanceEvent, InstanceId, InstanceSpec, MigrationId, Origin, ProjectId, RunState, SledId,
+    Address, InstanceEvent, InstanceId, InstanceSpec, MigrationId, Origin, ProjectId, RunState, Size, SledId,
     Timestamp, VmmId,
 };
 
@@ -51,6 +51,7 @@ pub(crate) enum Indexed<'a> {
     Listed(ProjectId, &'a str),
     Guest(SledId),
     Held(SledId, SledLoad),
+    Charged(ProjectId, Size),
 }
 
 impl InstanceEntry {
@@ -81,7 +82,8 @@ impl InstanceEntry {
         let place = self.is_listed().then_some(Indexed::Listed(spec.project, &spec.name));
         let guest = self.active_sled().map(Indexed::Guest);
         let held = SledLoad::held_by(&self.state).map(|(sled, load)| Indexed::Held(sled, load));
-        place.into_iter().chain(guest).chain(held)
+        let charged = self.state.charge.map(|size| Indexed::Charged(spec.project, size));
+        place.into_iter().chain(guest).chain(held).chain(charged)
     }
 
     pub(crate) fn row(&self) -> InstanceRow {

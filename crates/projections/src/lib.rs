@@ -11,24 +11,33 @@
 //! * an event that cannot be read or applied quarantines its stream here, is reported by [`Health`], and
 //!   stops nothing else.
 //!
-//! Memory: about 1 KiB per live instance (its whole fold), dropped when it is deleted and its VMMs are
+//! Memory: 4 MiB at most for migrations and sagas that have ended, of which the last ten thousand of each are
+//! kept; about 1 KiB per live instance (its whole fold), dropped when it is deleted and its VMMs are
 //! reaped; about 100 bytes per VMM that ever was, kept so that late reports find their way.
 //!
-//! Reading order: [`model`] (the fold), [`instances`], [`sleds`], [`directory`] (rows, and lists in pages),
-//! [`rows`] (as they are kept), [`handle`] (what readers hold), [`projector`] (what keeps it current).
+//! Reading order: [`model`] (the fold), [`instances`], [`sleds`], [`groups`], [`migrations`], [`sagas`] (rows),
+//! [`directory`], [`history`] (lists in pages), [`rows`] (as they are kept), [`handle`] (what readers hold), [`projector`] (what keeps it current).
 
 mod checkpoint;
 pub mod directory;
+pub mod groups;
 pub mod handle;
+pub mod history;
 pub mod instances;
+pub mod migrations;
 pub mod model;
 pub mod projector;
 pub mod rows;
+pub mod sagas;
 pub mod sleds;
 
 pub use directory::{Order, PAGE_ROWS_MAX, Page, Scan};
+pub use groups::GroupRow;
 pub use handle::{Health, Projections, Stage, Stopped};
+pub use history::{Among, ENDED_MAX};
 pub use instances::InstanceRow;
+pub use migrations::{MigrationEnd, MigrationOutcome, MigrationRow, MigrationSide};
 pub use model::{OutOfOrder, ReadModel, VmmPlace};
 pub use projector::spawn;
+pub use sagas::{SagaEnd, SagaOutcome, SagaRow};
 pub use sleds::{SledLoad, SledRow};

@@ -2,44 +2,31 @@
 //!
 //! Invariants:
 //! * a key is a tag byte and the entity's id; the head row's key is its tag alone;
+//! * a row is small (at most 7 KiB): a project's groups and their members have rows of their own, after its own;
 //! * rows are disposable: another version of the model or of the fold makes all of them void;
 //! * rows that contradict each other, or are not as many as the head says, are never a model.
 
+mod key;
+
 use crate::instances::InstanceEntry;
+use crate::migrations::MigrationRow;
 use crate::model::{ReadModel, VmmPlace};
+use crate::sagas::SagaRow;
 use bytes::Bytes;
 use eventlog::cache::Row;
-use eventlog::{StreamId, StreamKind};
-use lifecycle::project::Project;
+use lifecycle::project::{Group, Project};
 use lifecycle::sled::Sled;
-use lifecycle::{InstanceId, ProjectId, SledId, Timestamp, VmmId};
+use lifecycle::{GroupId, GroupPolicy, ProjectId, Quota, Timestamp};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
+use std::collections::{BTreeMap, BTreeSet};
+
+pub use key::RowKey;
 
 /// Version of the rows' layout, and of what the model keeps. Rises with either.
-pub const MODEL_VERSION: u32 = 1;
+pub const MODEL_VERSION: u32 = 2;
 
+/// Key of the head row; every other tag is larger.
 const HEAD: u8 = 0;
-const INSTANCE: u8 = 1;
-const PROJECT: u8 = 2;
-const SLED: u8 = 3;
-const VMM: u8 = 4;
-const QUARANTINED: u8 = 5;
-
-/// Name of a row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum RowKey {
-    /// An instance's fold.
-    Instance(InstanceId),
-    /// A project's.
-    Project(ProjectId),
-    /// A sled's.
-    Sled(SledId),
-    /// Where a VMM belongs.
-    Vmm(VmmId),
-    /// Why a stream is quarantined.
-    Quarantined(StreamId),
-}
 
 /// Why rows are no model. The log is folded from its start instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +47,28 @@ struct StoredHead {
     rows: u64,
 }
 
+/// A project without its groups.
+#[derive(Serialize, Deserialize)]
+struct StoredProject {
+    id: ProjectId,
+    name: String,
+    description: String,
+    vni: u32,
+    quota: Quota,
+    time_created: Timestamp,
+    time_modified: Timestamp,
+}
+
+/// A group without its members.
+#[derive(Serialize, Deserialize)]
+struct StoredGroup {
+    name: String,
+    description: String,
+    policy: GroupPolicy,
+    time_created: Timestamp,
+    time_modified: Timestamp,
+}
+
 #[derive(Serialize, Deserialize)]
 struct StoredInstance {
     /// As a snapshot, which is checked when it is read.
@@ -67,32 +76,54 @@ struct StoredInstance {
     time_last_auto_restarted: Option<Timestamp>,
 }
 
-impl RowKey {
-    /// Its bytes in the cache.
-    pub(crate) fn encode(self) -> Bytes {
-        let keyed = |tag: u8, id: Uuid| [&[tag][..], id.as_bytes()].concat();
-        Bytes::from(match self {
-            Self::Instance(id) => keyed(INSTANCE, id.uuid()),
-            Self::Project(id) => keyed(PROJECT, id.uuid()),
-            Self::Sled(id) => keyed(SLED, id.uuid()),
-            Self::Vmm(id) => keyed(VMM, id.uuid()),
-            Self::Quarantined(stream) => [&[QUARANTINED, stream.kind.0][..], &stream.id].concat(),
-        })
+impl StoredProject {
+    fn new(project: &Project) -> Self {
+        Self {
+            id: project.id,
+            name: project.name.clone(),
+            description: project.description.clone(),
+            vni: project.vni,
+            quota: project.quota,
+            time_created: project.time_created,
+            time_modified: project.time_modified,
+        }
     }
 
-    fn decode(key: &[u8]) -> Option<Self> {
-        let (tag, rest) = key.split_first()?;
-        if *tag == QUARANTINED {
-            let (kind, id) = rest.split_first()?;
-            return Some(Self::Quarantined(StreamId::new(StreamKind(*kind), id.try_into().ok()?)));
+    fn project(self) -> Project {
+        Project {
+            id: self.id,
+            name: self.name,
+            description: self.description,
+            vni: self.vni,
+            quota: self.quota,
+            groups: BTreeMap::new(),
+            time_created: self.time_created,
+            time_modified: self.time_modified,
+            // What is deleted has no row.
+            deleted: None,
         }
-        let id = Uuid::from_bytes(rest.try_into().ok()?);
-        match *tag {
-            INSTANCE => Some(Self::Instance(InstanceId::new(id))),
-            PROJECT => Some(Self::Project(ProjectId::new(id))),
-            SLED => Some(Self::Sled(SledId::new(id))),
-            VMM => Some(Self::Vmm(VmmId::new(id))),
-            _ => None,
+    }
+}
+
+impl StoredGroup {
+    fn new(group: &Group) -> Self {
+        Self {
+            name: group.name.clone(),
+            description: group.description.clone(),
+            policy: group.policy,
+            time_created: group.time_created,
+            time_modified: group.time_modified,
+        }
+    }
+
+    fn group(self) -> Group {
+        Group {
+            name: self.name,
+            description: self.description,
+            policy: self.policy,
+            members: BTreeSet::new(),
+            time_created: self.time_created,
+            time_modified: self.time_modified,
         }
     }
 }
@@ -117,11 +148,25 @@ pub(crate) fn row_value(model: &ReadModel, key: RowKey) -> Option<Bytes> {
                 time_last_auto_restarted: entry.time_last_auto_restarted,
             })
         }),
-        RowKey::Project(id) => model.project(id).map(journal::encode_disposable),
+        RowKey::Project(id) => {
+            model.project(id).map(|project| journal::encode_disposable(&StoredProject::new(project)))
+        }
         RowKey::Sled(id) => model.sled_state(id).map(journal::encode_disposable),
         RowKey::Vmm(id) => model.vmm(id).as_ref().map(journal::encode_disposable),
         RowKey::Quarantined(stream) => model.quarantine_of(stream).map(|why| Bytes::from(why.to_owned())),
+        RowKey::Migration(id) => model.migration(id).map(journal::encode_disposable),
+        RowKey::Saga(id) => model.saga(id).map(journal::encode_disposable),
+        RowKey::Quota(scope) => model.quota_set(scope).as_ref().map(journal::encode_disposable),
+        RowKey::Group(project, group) => stored_group(model, project, group)
+            .map(|group| journal::encode_disposable(&StoredGroup::new(group))),
+        RowKey::Member(project, group, member) => stored_group(model, project, group)
+            .filter(|group| group.members.contains(&member))
+            .map(|_| Bytes::new()),
     }
+}
+
+fn stored_group(model: &ReadModel, project: ProjectId, group: GroupId) -> Option<&Group> {
+    model.project(project).and_then(|project| project.groups.get(&group))
 }
 
 /// Builds a model from its rows.
@@ -160,8 +205,8 @@ impl Loading {
                 state.id == id && model.insert_instance(id, InstanceEntry { state, time_last_auto_restarted })
             }
             RowKey::Project(id) => {
-                let project: Project = decoded(value)?;
-                project.id == id && model.insert_project(id, project)
+                let stored: StoredProject = decoded(value)?;
+                stored.id == id && model.insert_project(id, stored.project())
             }
             RowKey::Sled(id) => {
                 let sled: Sled = decoded(value)?;
@@ -174,6 +219,22 @@ impl Loading {
             RowKey::Quarantined(stream) => {
                 let why = std::str::from_utf8(value).map_err(|error| error.to_string())?;
                 model.insert_quarantined(stream, why.to_owned())
+            }
+            RowKey::Migration(id) => {
+                let row: MigrationRow = decoded(value)?;
+                row.id == id && model.insert_migration(id, row)
+            }
+            RowKey::Saga(id) => {
+                let row: SagaRow = decoded(value)?;
+                row.id == id && model.insert_saga(id, row)
+            }
+            RowKey::Quota(scope) => model.insert_quota(scope, decoded(value)?),
+            RowKey::Group(project, group) => {
+                let stored: StoredGroup = decoded(value)?;
+                model.insert_group(project, group, stored.group())
+            }
+            RowKey::Member(project, group, member) => {
+                value.is_empty() && model.insert_member(project, group, member)
             }
         })
     }
@@ -219,7 +280,15 @@ fn decoded<T: serde::de::DeserializeOwned>(value: &[u8]) -> Result<T, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lifecycle::{BootId, EventMeta, LeaseEpoch, SledEvent};
+    use crate::migrations::{MigrationEnd, MigrationOutcome, MigrationSide};
+    use crate::sagas::{SagaEnd, SagaOutcome};
+    use lifecycle::instance::UnwindReason;
+    use lifecycle::migration::{CancelReason, SideState};
+    use lifecycle::{
+        BootId, EventMeta, Generation, InstanceId, LeaseEpoch, MigrationId, Origin, QuotaScope, Refusal,
+        SagaId, SagaKind, SledEvent, SledId, Span, Step, VmmId,
+    };
+    use uuid::Uuid;
 
     fn project() -> Project {
         Project {
@@ -227,26 +296,11 @@ mod tests {
             name: "demo".to_owned(),
             description: "d".to_owned(),
             vni: 1024,
+            quota: Quota { cpus: Some(300), memory: None },
+            groups: BTreeMap::new(),
             time_created: Timestamp::from_micros(5),
             time_modified: Timestamp::from_micros(6),
             deleted: None,
-        }
-    }
-
-    #[test]
-    fn a_key_reads_back_as_written() {
-        let id = Uuid::from_u128(0x0102);
-        for key in [
-            RowKey::Instance(InstanceId::new(id)),
-            RowKey::Project(ProjectId::new(id)),
-            RowKey::Sled(SledId::new(id)),
-            RowKey::Vmm(VmmId::new(id)),
-            RowKey::Quarantined(StreamId::new(StreamKind(7), *id.as_bytes())),
-        ] {
-            assert_eq!(RowKey::decode(&key.encode()), Some(key));
-        }
-        for bytes in [&[][..], &[HEAD], &[INSTANCE; 16], &[INSTANCE; 18], &[9; 17], &[QUARANTINED; 17]] {
-            assert_eq!(RowKey::decode(bytes), None);
         }
     }
 
@@ -273,17 +327,107 @@ mod tests {
         }
         let state = state.unwrap();
         let key = RowKey::Project(project.id);
-        assert!(model.insert_project(project.id, project) && model.insert_sled(sled, state));
+        assert!(model.insert_project(project.id, project.clone()) && model.insert_sled(sled, state));
+        let group = GroupId::new(Uuid::from_u128(5));
+        assert!(model.insert_group(project.id, group, group_of_one()));
+        let (migration, saga) = (migration_row(), saga_row());
+        assert!(
+            model.insert_migration(migration.id, migration.clone())
+                && model.insert_saga(saga.id, saga.clone())
+        );
+        assert!(model.insert_quota(QuotaScope::Silo, project.quota));
         // Different bytes mean that MODEL_VERSION has to rise, and these with it.
-        let hex = |key| format!("{:02x?}", &row_value(&model, key).unwrap()[..]).replace(", ", "");
-        assert_eq!(
-            (MODEL_VERSION, hex(key).as_str()),
-            (1, "[10000000000000000000000000000000010464656d6f0164fb0004050600]")
-        );
-        assert_eq!(
-            hex(RowKey::Sled(sled)),
-            "[1000000000000000000000000000000002017308fd000000000400000001630161011000000000000000000000000000000004020110000000000000000000000000000000030100070903]"
-        );
+        let keys = [
+            key,
+            RowKey::Sled(sled),
+            RowKey::Group(project.id, group),
+            RowKey::Migration(migration.id),
+            RowKey::Saga(saga.id),
+            RowKey::Quota(QuotaScope::Silo),
+        ];
+        let rows = keys.map(|key| {
+            let bytes = row_value(&model, key).unwrap();
+            bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
+        });
+        assert_eq!((MODEL_VERSION, rows), (2, ROWS.map(str::to_owned)));
+        let member = RowKey::Member(project.id, group, InstanceId::new(Uuid::from_u128(6)));
+        assert_eq!(row_value(&model, member), Some(Bytes::new()));
+    }
+
+    const ROWS: [&str; 6] = [
+        "10000000000000000000000000000000010464656d6f0164fb000401fb2c01000506",
+        "1000000000000000000000000000000002017308fd00000000040000000163016101100000000000000000000000000000000402011000000000000000000000000000000003010000070903",
+        "067370726561640164010708",
+        "100000000000000000000000000000001410000000000000000000000000000000061000000000000000000000000000000015100000000000000000000000000000001610000000000000000000000000000000170303100000000000000000000000000000001810000000000000000000000000000000190103090a0101010b0c0201",
+        "100000000000000000000000000000001502100000000000000000000000000000000600100000000000000000000000000000001807090a0b010c0d020003020100",
+        "01fb2c0100",
+    ];
+
+    fn group_of_one() -> Group {
+        Group {
+            name: "spread".to_owned(),
+            description: "d".to_owned(),
+            policy: GroupPolicy::Fail,
+            members: BTreeSet::from([InstanceId::new(Uuid::from_u128(6))]),
+            time_created: Timestamp::from_micros(7),
+            time_modified: Timestamp::from_micros(8),
+        }
+    }
+
+    fn migration_row() -> MigrationRow {
+        let side = |n, state| MigrationSide {
+            vmm: VmmId::new(Uuid::from_u128(n)),
+            sled: SledId::new(Uuid::from_u128(n + 1)),
+            state,
+            generation: Generation::new(3),
+        };
+        MigrationRow {
+            id: MigrationId::new(Uuid::from_u128(20)),
+            instance: InstanceId::new(Uuid::from_u128(6)),
+            saga: SagaId::new(Uuid::from_u128(21)),
+            source: side(22, SideState::Failed),
+            target: side(24, SideState::InProgress),
+            started: Timestamp::from_micros(9),
+            deadline: Span::from_micros(10),
+            cancelled: Some(CancelReason::Deadline),
+            end: Some(MigrationEnd {
+                at: Timestamp::from_micros(11),
+                position: 12,
+                outcome: MigrationOutcome::Cancelled(CancelReason::Deadline),
+            }),
+        }
+    }
+
+    fn saga_row() -> SagaRow {
+        let undone = vec![Step::Allocate, Step::Reserve];
+        SagaRow {
+            id: SagaId::new(Uuid::from_u128(21)),
+            kind: SagaKind::Migrate,
+            instance: InstanceId::new(Uuid::from_u128(6)),
+            origin: Origin::User,
+            vmm: VmmId::new(Uuid::from_u128(24)),
+            step: Step::MigrationTarget,
+            started: Timestamp::from_micros(9),
+            step_started: Timestamp::from_micros(10),
+            deadline: Span::from_micros(11),
+            end: Some(SagaEnd {
+                at: Timestamp::from_micros(12),
+                position: 13,
+                outcome: SagaOutcome::Unwound { reason: UnwindReason::Refused(Refusal::NoRoom), undone },
+            }),
+        }
+    }
+
+    #[test]
+    fn a_group_without_its_project_and_a_member_without_its_group_are_no_model() {
+        let mut model = ReadModel::default();
+        let (project, group) = (project(), GroupId::new(Uuid::from_u128(5)));
+        let member = InstanceId::new(Uuid::from_u128(6));
+        assert!(!model.insert_group(project.id, group, group_of_one()));
+        assert!(model.insert_project(project.id, project.clone()));
+        assert!(!model.insert_member(project.id, group, member));
+        assert!(model.insert_group(project.id, group, group_of_one()));
+        assert!(!model.insert_member(project.id, group, member), "it is one already");
     }
 
     #[test]
@@ -299,7 +443,7 @@ mod tests {
             loading.take(&[HEAD], &journal::encode_disposable(&head))?;
             for project in [project(), second] {
                 let key = RowKey::Project(project.id).encode();
-                loading.take(&key, &journal::encode_disposable(&project))?;
+                loading.take(&key, &journal::encode_disposable(&StoredProject::new(&project)))?;
             }
             loading.finish(1)
         };

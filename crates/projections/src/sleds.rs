@@ -29,6 +29,8 @@ pub struct SledRow {
     pub boot: Option<(BootId, LeaseEpoch)>,
     /// Whether new VMMs may be placed on it.
     pub provisionable: bool,
+    /// Since when its guests are being moved away, if they are.
+    pub draining: Option<Timestamp>,
     /// When an operator took it out for good, if one did.
     pub expunged: Option<Timestamp>,
     /// What is held on it.
@@ -48,6 +50,7 @@ impl SledRow {
             properties: sled.properties.clone(),
             boot: sled.boot,
             provisionable: sled.provisionable,
+            draining: sled.draining,
             expunged: sled.expunged,
             load,
             time_created: sled.time_created,

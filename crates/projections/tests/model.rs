@@ -6,13 +6,16 @@
 mod fleet;
 
 use eventlog::{Position, Record};
-use fleet::{Fleet, Move, any_move, name, project_id, sled_id};
+use fleet::{Fleet, Move, any_move, group_id, name, project_id, sled_id};
 use journal::{Event, StreamName};
-use lifecycle::instance::Instance;
+use lifecycle::input::EffectResult;
+use lifecycle::instance::{Instance, UnwindReason};
+use lifecycle::migration::{CancelReason, SideState};
 use lifecycle::{
-    InstanceEvent, Origin, ProjectEvent, RunState, SagaId, Size, Span, Timestamp, VmmId, VmmState,
+    Command, Input, InstanceEvent, InstanceId, Origin, ProjectEvent, QuotaScope, Refusal, RunState, SagaId,
+    SagaKind, Size, Span, Step, Timestamp, Totals, VmmId, VmmState, effects,
 };
-use projections::{Order, OutOfOrder, Page, ReadModel, Scan, SledLoad};
+use projections::{Among, MigrationOutcome, Order, OutOfOrder, Page, ReadModel, SagaOutcome, Scan, SledLoad};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -55,6 +58,8 @@ fn agrees(model: &ReadModel, fleet: &Fleet) -> Result<(), TestCaseError> {
             }
         }
     }
+    shared_agrees(model, fleet)?;
+    histories_agree(model, fleet)?;
     for n in 0..3 {
         prop_assert_eq!(model.load(sled_id(n)), loads.get(&sled_id(n)).copied().unwrap_or_default());
         let on_it = |state: &&Instance| state.active_vmm().is_some_and(|vmm| vmm.sled == sled_id(n));
@@ -70,6 +75,103 @@ fn agrees(model: &ReadModel, fleet: &Fleet) -> Result<(), TestCaseError> {
         prop_assert_eq!(model.instance_count(project_id(n)), expected.len());
         prop_assert_eq!(names(model, n), expected);
     }
+    Ok(())
+}
+
+/// Charges, quotas and groups.
+fn shared_agrees(model: &ReadModel, fleet: &Fleet) -> Result<(), TestCaseError> {
+    let mut all = Totals::default();
+    let mut charged: BTreeMap<_, Totals> = BTreeMap::new();
+    for state in fleet.instances.values() {
+        if let Some(size) = state.charge {
+            all.add(size);
+            charged.entry(state.spec.project).or_default().add(size);
+        }
+    }
+    prop_assert_eq!(model.charged_in_all(), all);
+    for scope in [QuotaScope::Silo, QuotaScope::Fleet] {
+        prop_assert_eq!(model.quota(scope), fleet.quotas.get(&scope).copied().unwrap_or_default());
+    }
+    let exists = |id| fleet.instances.get(&id).is_some_and(|it: &Instance| it.deleted.is_none());
+    for n in 0..3 {
+        let id = project_id(n);
+        prop_assert_eq!(model.charged(id), charged.get(&id).copied().unwrap_or_default());
+        let project = fleet.projects.get(&id).filter(|project| project.deleted.is_none());
+        let mut expected: Vec<_> = project.into_iter().flat_map(|project| &project.groups).collect();
+        let page = model.groups(id, &Scan::ById { order: Order::Ascending, after: None }, 100);
+        prop_assert_eq!(page.rows.len(), expected.len());
+        for (row, (group, state)) in page.rows.iter().zip(&expected) {
+            prop_assert_eq!((row.id, row.project, row.policy), (**group, id, state.policy));
+            prop_assert_eq!(row.time_modified, state.time_modified);
+            let members: Vec<_> = state.members.iter().copied().filter(|it| exists(*it)).collect();
+            prop_assert_eq!(&row.members, &members);
+            prop_assert_eq!(model.group(row.id), Some(row.clone()));
+            prop_assert_eq!(model.group_by_name(id, &state.name), Some(**group));
+            let of_project = |it: &&InstanceId| fleet.instances[*it].spec.project == id;
+            prop_assert!(members.iter().filter(of_project).all(|it| model.groups_of(*it).contains(group)));
+        }
+        expected.sort_by_key(|(_, state)| &state.name);
+        let page = model.groups(id, &Scan::ByName { order: Order::Ascending, after: None }, 100);
+        let names: Vec<_> = page.rows.iter().map(|row| &row.name).collect();
+        prop_assert_eq!(names, expected.iter().map(|(_, state)| &state.name).collect::<Vec<_>>());
+        for group in (0..3).map(|group| group_id(n, group)) {
+            prop_assert_eq!(model.group(group).is_some(), expected.iter().any(|(id, _)| **id == group));
+        }
+    }
+    Ok(())
+}
+
+/// Sagas and migrations: as many as were begun, under way where a fold says so.
+fn histories_agree(model: &ReadModel, fleet: &Fleet) -> Result<(), TestCaseError> {
+    let (mut sagas, mut migrations) = (BTreeMap::new(), BTreeMap::new());
+    for record in fleet.records() {
+        let recorded = journal::read(&record).unwrap();
+        let (Event::Instance(event), StreamName::Instance(id)) = (&recorded.event, recorded.stream) else {
+            continue;
+        };
+        match event {
+            InstanceEvent::StartBegan { saga, .. } => {
+                sagas.insert(*saga, id);
+            }
+            InstanceEvent::MigrateBegan { saga, migration, .. } => {
+                sagas.insert(*saga, id);
+                migrations.insert(*migration, id);
+            }
+            _ => {}
+        }
+    }
+    let up = Order::Ascending;
+    let rows = model.sagas(Among::All, up, None, 1_000).rows;
+    prop_assert_eq!(rows.iter().map(|row| (row.id, row.instance)).collect::<BTreeMap<_, _>>(), sagas);
+    for row in &rows {
+        let progress = fleet.instances[&row.instance].saga.as_ref().filter(|saga| saga.id == row.id);
+        prop_assert_eq!(row.end.is_none(), progress.is_some());
+        if let Some(saga) = progress {
+            prop_assert_eq!((row.step, row.step_started, row.vmm), (saga.step, saga.step_started, saga.vmm));
+        }
+    }
+    let under_way = model.sagas(Among::UnderWay, up, None, 1_000).rows;
+    prop_assert!(under_way.iter().eq(rows.iter().filter(|row| row.end.is_none())));
+    let rows = model.migrations(Among::All, up, None, 1_000).rows;
+    prop_assert_eq!(rows.iter().map(|row| (row.id, row.instance)).collect::<BTreeMap<_, _>>(), migrations);
+    for row in &rows {
+        let instance = &fleet.instances[&row.instance];
+        prop_assert_eq!(row.end.is_none(), instance.migration == Some(row.id));
+        if let Some(migration) = instance.migrations.get(&row.id) {
+            for (side, row) in [(migration.source, row.source), (migration.target, row.target)] {
+                prop_assert_eq!(
+                    (row.vmm, row.state, row.generation),
+                    (side.vmm, side.state, side.generation)
+                );
+            }
+            prop_assert_eq!(row.cancelled, migration.cancelled);
+        }
+        if row.end.is_some_and(|end| end.outcome == MigrationOutcome::Succeeded) {
+            prop_assert_eq!(row.target.state, SideState::Completed);
+        }
+    }
+    let under_way = model.migrations(Among::UnderWay, up, None, 1_000).rows;
+    prop_assert!(under_way.iter().eq(rows.iter().filter(|row| row.end.is_none())));
     Ok(())
 }
 
@@ -280,4 +382,125 @@ fn a_gap_and_a_repeat_are_refused_and_change_nothing() {
     assert!(model.apply_record(&unreadable).is_err());
     assert_eq!(model, before);
     assert_eq!(model.position(), Position::new(2));
+}
+
+fn outcome(model: &ReadModel, id: lifecycle::MigrationId) -> Option<MigrationOutcome> {
+    model.migration(id).unwrap().end.map(|end| end.outcome)
+}
+
+#[test]
+fn a_migration_that_succeeds_is_told_with_both_sides_and_its_saga() {
+    let mut fleet = Fleet::founded();
+    let id = fleet.running(0, "web", 0);
+    let migration = fleet.migrating(id, 1);
+    let model = fold(&fleet.records());
+    let row = model.migration(migration).unwrap().clone();
+    assert_eq!((row.instance, row.source.sled, row.target.sled), (id, sled_id(0), sled_id(1)));
+    assert_eq!((row.end, row.cancelled), (None, None));
+    assert_eq!(model.vmm(row.target.vmm).unwrap().instance, id, "its reports find their way");
+    let saga = model.saga(row.saga).unwrap();
+    assert_eq!((saga.kind, saga.step, saga.vmm), (SagaKind::Migrate, Step::MigrationTarget, row.target.vmm));
+    fleet.side(id, false, SideState::InProgress, 1);
+    fleet.side(id, true, SideState::Completed, 1);
+    fleet.side(id, false, SideState::Completed, 2);
+    let model = fold(&fleet.records());
+    let row = model.migration(migration).unwrap();
+    assert_eq!(outcome(&model, migration), Some(MigrationOutcome::Succeeded));
+    assert_eq!((row.source.state, row.target.state), (SideState::Completed, SideState::Completed));
+    assert_eq!(row.target.generation.get(), 2);
+    assert_eq!(model.saga(row.saga).unwrap().end.as_ref().unwrap().outcome, SagaOutcome::Done);
+    assert_eq!(model.migrations(Among::UnderWay, Order::Ascending, None, 9), Page::empty());
+    assert_eq!(model.instance(id).unwrap().active_sled, Some(sled_id(1)));
+}
+
+#[test]
+fn a_migration_that_is_cancelled_says_why() {
+    let mut fleet = Fleet::founded();
+    let id = fleet.running(0, "web", 0);
+    let migration = fleet.migrating(id, 1);
+    fleet.side(id, false, SideState::InProgress, 1);
+    fleet.give(id, &Input::Command(Command::CancelMigration));
+    let model = fold(&fleet.records());
+    let row = model.migration(migration).unwrap();
+    assert_eq!((row.cancelled, row.end), (Some(CancelReason::Requested), None), "both sides are told first");
+    fleet.side(id, false, SideState::Failed, 2);
+    let expected = MigrationOutcome::Cancelled(CancelReason::Requested);
+    assert_eq!(outcome(&fold(&fleet.records()), migration), Some(expected));
+    assert_eq!(expected.to_string(), "cancelled");
+}
+
+#[test]
+fn a_migrate_that_is_refused_is_told_as_unwound_by_both_rows() {
+    let mut fleet = Fleet::founded();
+    let id = fleet.running(0, "web", 0);
+    let grant = fleet.migrate_grant(2);
+    fleet.give(id, &Input::Command(Command::Migrate { grant: Some(grant) }));
+    let effect = effects(&fleet.instances[&id]).into_iter().find(|effect| effect.vmm() == grant.vmm).unwrap();
+    let result = EffectResult::Refused(Refusal::NoRoom);
+    fleet.give(id, &Input::Outcome { effect, result });
+    let model = fold(&fleet.records());
+    let reason = UnwindReason::Refused(Refusal::NoRoom);
+    let expected = MigrationOutcome::Unwound { step: Step::Register, reason };
+    assert_eq!(outcome(&model, grant.migration), Some(expected));
+    let saga = model.saga(grant.saga).unwrap();
+    let undone = vec![Step::Register, Step::Allocate, Step::Reserve];
+    assert_eq!(saga.end.as_ref().unwrap().outcome, SagaOutcome::Unwound { reason, undone });
+    assert_eq!(saga.step, Step::Register, "where it was");
+}
+
+#[test]
+fn a_guest_that_is_found_missing_after_its_migration_failed_was_lost_in_it() {
+    let mut fleet = Fleet::founded();
+    let id = fleet.running(0, "web", 0);
+    let migration = fleet.migrating(id, 1);
+    let source = fold(&fleet.records()).migration(migration).unwrap().source;
+    fleet.side(id, false, SideState::Failed, 1);
+    assert_eq!(outcome(&fold(&fleet.records()), migration), Some(MigrationOutcome::Failed));
+    // The source speaks late.
+    let vmm = &fleet.instances[&id].vmms[&source.vmm];
+    let generation = lifecycle::Generation::new(9);
+    let part = lifecycle::input::SideReport { migration, state: SideState::Completed, generation };
+    let report = lifecycle::VmmReport {
+        state: vmm.state,
+        generation: vmm.generation,
+        migration_in: None,
+        migration_out: Some(part),
+    };
+    fleet.give(id, &Input::Report { sled: source.sled, vmm: source.vmm, report });
+    let model = fold(&fleet.records());
+    assert_eq!(model.migration(migration).unwrap().source.state, SideState::Completed);
+    assert_eq!(outcome(&model, migration), Some(MigrationOutcome::Lost));
+    assert_eq!(model.instance(id).unwrap().run_state, RunState::Failed);
+}
+
+#[test]
+fn a_deleted_project_takes_its_groups_along_and_a_deleted_member_is_shown_no_more() {
+    use lifecycle::project::GroupCommand;
+    let mut fleet = Fleet::founded();
+    let (id, group) = (fleet.create(1, "web", None), group_id(1, 0));
+    let created = GroupCommand::Create {
+        group,
+        name: "spread".to_owned(),
+        description: "d".to_owned(),
+        policy: lifecycle::GroupPolicy::Fail,
+    };
+    fleet.group(1, &created);
+    fleet.group(1, &GroupCommand::Join { group, instance: id });
+    let model = fold(&fleet.records());
+    assert_eq!((model.groups_of(id), model.group(group).unwrap().members), (vec![group], vec![id]));
+    fleet.delete(id);
+    assert_eq!(fold(&fleet.records()).group(group).unwrap().members, []);
+    fleet.project(1, ProjectEvent::Deleted);
+    let model = fold(&fleet.records());
+    assert_eq!((model.group(group), model.group_by_name(project_id(1), "spread")), (None, None));
+}
+
+#[test]
+fn a_sled_that_drains_says_since_when() {
+    let mut fleet = Fleet::founded();
+    fleet.act(&Move::Drain(1, true));
+    let row = fold(&fleet.records()).sled(sled_id(1)).unwrap();
+    assert!(!row.provisionable && row.draining == Some(row.time_modified));
+    fleet.act(&Move::Drain(1, false));
+    assert_eq!(fold(&fleet.records()).sled(sled_id(1)).unwrap().draining, None);
 }

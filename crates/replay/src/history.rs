@@ -101,7 +101,9 @@ fn entry(recorded: &Recorded, context: Option<&RecordedContext>, sleds: &mut Sle
 /// The saga and step that the event itself names.
 const fn saga_of(event: &InstanceEvent) -> (Option<SagaId>, Option<Step>) {
     match event {
-        InstanceEvent::StartBegan { saga, .. } | InstanceEvent::SagaEnded { saga, .. } => (Some(*saga), None),
+        InstanceEvent::StartBegan { saga, .. }
+        | InstanceEvent::MigrateBegan { saga, .. }
+        | InstanceEvent::SagaEnded { saga, .. } => (Some(*saga), None),
         InstanceEvent::SagaAdvanced { saga, step } | InstanceEvent::SagaUnwound { saga, step, .. } => {
             (Some(*saga), Some(*step))
         }

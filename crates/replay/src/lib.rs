@@ -11,11 +11,13 @@
 //! * memory follows the number of instances, never the length of the log.
 //!
 //! Reading order: [`source`] and [`at`] (where and when), [`mod@history`] and [`state`] (what was),
-//! [`mod@verify`] (whether it may have been), [`mod@stats`] and [`costs`] (how much of it there is).
+//! [`mod@explain`] (why it is as it is), [`mod@trace`] (what came of a request), [`mod@verify`] (whether it may
+//! have been), [`mod@stats`] and [`costs`] (how much of it there is).
 
 pub mod at;
 pub mod costs;
 pub mod error;
+pub mod explain;
 mod guard;
 pub mod history;
 mod names;
@@ -25,11 +27,13 @@ pub mod stats;
 mod summary;
 pub mod table;
 pub mod time;
+pub mod trace;
 pub mod verify;
 
 pub use at::{At, AtError};
 pub use costs::{AppendCosts, Cost, append_costs};
 pub use error::Error;
+pub use explain::{Explanation, explain};
 pub use history::{Entry, history};
 pub use source::Source;
 pub use state::{InstanceState, state_at};

@@ -3,9 +3,10 @@
 use crate::names::{SledNames, short};
 use lifecycle::event::Update;
 use lifecycle::instance::UnwindReason;
+use lifecycle::migration::CancelReason;
 use lifecycle::saga::{SagaKind, definition};
 use lifecycle::{
-    Effect, Evidence, FailureReason, Input, InstanceEvent, Origin, SledId, Step, VmmId, VmmReport,
+    Effect, Evidence, FailureReason, Input, InstanceEvent, Origin, SledId, SpecChange, Step, VmmId, VmmReport,
 };
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -28,12 +29,34 @@ pub(crate) fn sentence(event: &InstanceEvent, input: Option<&Input>, sleds: &mut
             short(vmm),
             sleds.get(*sled)
         ),
+        InstanceEvent::MigrateBegan { saga, vmm, sled, .. } => format!(
+            "a migration began (saga {}): target VMM {} on sled {}",
+            short(saga),
+            short(vmm),
+            sleds.get(*sled)
+        ),
+        InstanceEvent::MigrationCancelled { reason, .. } => {
+            format!("its migration is given up because {}; both sides are told", given_up(*reason))
+        }
+        InstanceEvent::MigrationGivenUp { .. } => {
+            "the target was asked in vain for the guest of a source that failed: the guest is lost".to_owned()
+        }
+        InstanceEvent::RestartTried { attempt } => {
+            format!("the restart policy makes its attempt number {attempt}")
+        }
+        InstanceEvent::ForceStopRequested { assert_dead, reason } => {
+            let vouched = if *assert_dead { ", and vouches for its VMMs being dead" } else { "" };
+            format!("an operator forces it to stop{vouched}: \"{reason}\"")
+        }
+        InstanceEvent::Reconfigured { change } => reconfigured(change),
         InstanceEvent::SagaAdvanced { step, .. } => format!("saga is at its step \"{}\"", step_name(*step)),
         InstanceEvent::SagaUnwound { step, reason, undone, .. } => {
-            let undone: Vec<&str> = undone.iter().map(|step| step_name(*step)).collect();
+            // Every start undoes its network; a migration has none of its own.
+            let kind = if undone.contains(&Step::Network) { SagaKind::Start } else { SagaKind::Migrate };
+            let undone: Vec<&str> = undone.iter().map(|step| step_name_in(kind, *step)).collect();
             format!(
                 "saga went back from its step \"{}\" because {}; undone: {}",
-                step_name(*step),
+                step_name_in(kind, *step),
                 because(*reason),
                 if undone.is_empty() { "nothing".to_owned() } else { undone.join(", ") }
             )
@@ -71,20 +94,54 @@ const fn start(origin: Origin) -> &'static str {
 
 /// The step in the words of its saga.
 pub(crate) fn step_name(step: Step) -> &'static str {
-    [SagaKind::Start, SagaKind::Create, SagaKind::Update, SagaKind::Delete]
+    [SagaKind::Start, SagaKind::Migrate, SagaKind::Create, SagaKind::Update, SagaKind::Delete]
         .into_iter()
         .flat_map(|kind| definition(kind).steps)
         .find(|def| def.step == step)
         .map_or("unnamed", |def| def.name)
 }
 
-fn because(reason: UnwindReason) -> String {
+/// The step in the words of this saga.
+fn step_name_in(kind: SagaKind, step: Step) -> &'static str {
+    let def = definition(kind).steps.iter().find(|def| def.step == step);
+    def.map_or_else(|| step_name(step), |def| def.name)
+}
+
+pub(crate) fn because(reason: UnwindReason) -> String {
     match reason {
         UnwindReason::Refused(refusal) => format!("the sled refused ({})", word(&refusal)),
         UnwindReason::Deadline => "its deadline passed".to_owned(),
         UnwindReason::StopRequested => "it was asked to stop".to_owned(),
         UnwindReason::VmmEnded => "its VMM ended".to_owned(),
+        UnwindReason::Cancelled => "it was cancelled".to_owned(),
     }
+}
+
+pub(crate) const fn given_up(reason: CancelReason) -> &'static str {
+    match reason {
+        CancelReason::Requested => "somebody asked for it",
+        CancelReason::Deadline => "its deadline passed",
+        CancelReason::Refused => "the target's sled refused to take the guest over",
+    }
+}
+
+fn reconfigured(change: &SpecChange) -> String {
+    let mut text = format!(
+        "configured anew: {} vCPU and {} GiB, restart policy {}",
+        change.size.ncpus,
+        change.size.memory >> 30,
+        change.auto_restart.map_or_else(|| "by default".to_owned(), |policy| word(&policy))
+    );
+    if let Some(platform) = &change.cpu_platform {
+        let _ = write!(text, ", on {platform} only");
+    }
+    if let Some(disk) = change.boot_disk {
+        let _ = write!(text, ", boots from disk {disk}");
+    }
+    if change.jumbo_frames {
+        text.push_str(", jumbo frames");
+    }
+    text
 }
 
 fn reported(vmm: VmmId, report: &VmmReport, input: Option<&Input>, sleds: &mut SledNames<'_>) -> String {
@@ -102,7 +159,7 @@ fn reported(vmm: VmmId, report: &VmmReport, input: Option<&Input>, sleds: &mut S
     text
 }
 
-const fn failure(reason: FailureReason) -> &'static str {
+pub(crate) const fn failure(reason: FailureReason) -> &'static str {
     match reason {
         FailureReason::FromSled => "its sled says so",
         FailureReason::NoSuchVmm => "its sled does not know it",
@@ -136,6 +193,9 @@ fn updated(update: &Update, sleds: &mut SledNames<'_>) -> String {
         (Some(vmm), None) => format!("updated: VMM {} is active", short(vmm)),
         (None, _) => format!("updated: no VMM is left, intent {}", word(&update.intent)),
     };
+    if let Some(closed) = update.closed {
+        let _ = write!(text, "; migration {} is closed as failed", short(closed));
+    }
     if let Some((vmm, reason)) = update.failed {
         let _ = write!(text, "; VMM {} had failed ({})", short(vmm), failure(reason));
     }
@@ -158,6 +218,7 @@ fn sled_of(input: &Input, vmm: VmmId) -> Option<SledId> {
         | Input::Gone { .. }
         | Input::Absent { .. }
         | Input::Deadline(_)
+        | Input::Restart(_)
         | Input::Reconsider => None,
     }
 }

@@ -10,6 +10,35 @@ pub fn rfc3339(time: Timestamp) -> String {
     format!("{written:.6}")
 }
 
+/// Serialises a time as [`rfc3339`] writes it.
+pub(crate) fn serialize<S: serde::Serializer>(time: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&rfc3339(*time))
+}
+
+/// The same, or null.
+#[expect(clippy::ref_option, reason = "serde gives fields by reference")]
+pub(crate) fn serialize_some<S: serde::Serializer>(
+    time: &Option<Timestamp>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serialize(time, serializer),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// Serialises a span as seconds, or null.
+#[expect(clippy::ref_option, reason = "serde gives fields by reference")]
+pub(crate) fn serialize_span<S: serde::Serializer>(
+    span: &Option<lifecycle::Span>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match span {
+        Some(span) => serializer.serialize_f64(std::time::Duration::from_micros(span.micros()).as_secs_f64()),
+        None => serializer.serialize_none(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

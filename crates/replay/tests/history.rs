@@ -1,9 +1,12 @@
 //! What happened, as people and programs read it.
 
+#![allow(clippy::unwrap_used, reason = "tests; helpers outside of test functions too")]
+
 mod world;
 
 use eventlog::Log;
-use lifecycle::{Input, InstanceEvent, VmmState};
+use lifecycle::migration::SideState;
+use lifecycle::{AutoRestartPolicy, Command, Input, InstanceEvent, SpecChange, VmmState};
 use replay::{Error, append_costs, history, history_table, stats};
 use std::sync::Arc;
 use world::{World, id};
@@ -39,6 +42,87 @@ fn a_life_reads_as_a_story() {
         format!("10 sled {sled} | VMM a0000004 was forgotten"),
     ];
     assert_eq!(story, expected);
+}
+
+/// What is told of an instance from a version on.
+fn told(world: &World, after: u64) -> Vec<String> {
+    history(&source(world), id(1), after, 100).unwrap().into_iter().map(|entry| entry.summary).collect()
+}
+
+#[test]
+fn a_migration_that_is_given_up_reads_as_a_story() {
+    let mut world = World::simulated();
+    world.create(id(1), true);
+    world.says(id(1), 1, VmmState::Starting);
+    world.says(id(1), 2, VmmState::Running);
+    let before = world.now(id(1)).unwrap().head.version;
+    let grant = world.migrate(id(1), 1);
+    world.give(id(1), Input::Command(Command::CancelMigration)).unwrap();
+    let failed = world.side(id(1), false, SideState::Failed, 1).unwrap();
+    world.give(id(1), failed).unwrap();
+    let (saga, vmm) = (&grant.saga.to_string()[..8], &grant.vmm.to_string()[..8]);
+    let active = &world.now(id(1)).unwrap().active.unwrap().to_string()[..8];
+    let expected = [
+        format!("a migration began (saga {saga}): target VMM {vmm} on sled sim-1"),
+        "saga is at its step \"register the VMM on its sled\"".to_owned(),
+        format!("VMM {vmm} on sled sim-1 reported migrating (generation 1)"),
+        "saga is at its step \"tell the target to take the guest over\"".to_owned(),
+        "its migration is given up because somebody asked for it; both sides are told".to_owned(),
+    ];
+    let story = told(&world, before);
+    assert_eq!(story[..expected.len()], expected);
+    let reported = format!("VMM {vmm} on sled sim-1 reported migrating (generation 1), migration in failed");
+    assert!(story.contains(&reported), "{story:#?}");
+    let closed = format!("updated: VMM {active} on sled sim-0 is active");
+    assert!(story.iter().any(|line| line.starts_with(&closed)), "{story:#?}");
+    let entries = history(&source(&world), id(1), before, 1).unwrap();
+    assert_eq!(entries[0].saga_id, Some(grant.saga), "the event names its saga");
+}
+
+#[test]
+fn a_migrate_that_goes_back_tells_its_own_steps() {
+    let mut world = World::simulated();
+    world.create(id(1), true);
+    world.says(id(1), 1, VmmState::Starting);
+    world.says(id(1), 2, VmmState::Running);
+    let grant = world.migrate_grant(1);
+    world.give(id(1), Input::Command(Command::Migrate { grant: Some(grant) })).unwrap();
+    let before = world.now(id(1)).unwrap().head.version;
+    world.give(id(1), Input::Command(Command::CancelSaga { saga: grant.saga })).unwrap();
+    let expected = "saga went back from its step \"register the target on its sled\" because it was cancelled; \
+         undone: register the target on its sled, allocate the target VMM and the migration, and link both, \
+         reserve on another sled";
+    assert_eq!(told(&world, before)[0], expected);
+}
+
+#[test]
+fn what_operators_and_the_restart_policy_do_is_told() {
+    let mut world = World::simulated();
+    world.create(id(1), true);
+    world.says(id(1), 1, VmmState::Starting);
+    world.says(id(1), 2, VmmState::Running);
+    let change = SpecChange {
+        auto_restart: Some(AutoRestartPolicy::BestEffort),
+        jumbo_frames: true,
+        ..world.now(id(1)).unwrap().spec.changeable()
+    };
+    let before = world.now(id(1)).unwrap().head.version;
+    world.give(id(1), Input::Command(Command::Update { change: Box::new(change) })).unwrap();
+    world.says(id(1), 3, VmmState::Failed);
+    let grant = world.grant(0);
+    world.give(id(1), Input::Restart(Ok(grant))).unwrap();
+    let reason = "it hangs".to_owned();
+    world.give(id(1), Input::Command(Command::ForceStop { assert_dead: true, reason })).unwrap();
+    let story = told(&world, before);
+    let vmm = &grant.vmm.to_string()[..8];
+    for expected in [
+        "configured anew: 2 vCPU and 4 GiB, restart policy best_effort, jumbo frames".to_owned(),
+        "the restart policy makes its attempt number 1".to_owned(),
+        "an operator forces it to stop, and vouches for its VMMs being dead: \"it hangs\"".to_owned(),
+        format!("VMM {vmm} is gone: an operator vouched for it"),
+    ] {
+        assert!(story.contains(&expected), "{expected}: {story:#?}");
+    }
 }
 
 #[test]

@@ -11,8 +11,9 @@ use eventlog::{
 };
 use journal::{Actor, Context, Event, FOLD_VERSION, StreamName, encode_snapshot};
 use lifecycle::vmm::Evidence;
-use lifecycle::{Command, Input, InstanceEvent, OpId, VmmState};
+use lifecycle::{Command, Input, Instance, InstanceEvent, OpId, VmmState};
 use replay::{Error, FindingKind, Options, Scope, Source, VerifyReport, verify};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use world::{World, id, version};
 
@@ -42,6 +43,35 @@ fn a_log_that_the_rules_wrote_is_clean() {
         assert!(all.inputs_decided > 20 && all.checkpoints > 20, "{all:?}");
         let one = check(&world, Scope::One(id(0)), None);
         assert!(one.is_clean() && one.events == world.folds[&id(0)].len() as u64);
+    }
+}
+
+#[test]
+fn the_logs_that_are_found_clean_hold_every_sort_of_event() {
+    let (mut names, mut moved) = (BTreeSet::new(), 0);
+    for seed in 1..=20 {
+        let mut world = World::simulated();
+        world.walk(seed, 4, 150);
+        let records = world.log.read_all(Position::new(1), usize::MAX).unwrap();
+        let recorded = records.iter().map(|record| journal::read(record).unwrap().event);
+        names.extend(recorded.map(|event| journal::event_name(&event)));
+        // Starts are on sled 0: only a migration leads to the other.
+        let is_there = |fold: &&Instance| fold.active_vmm().is_some_and(|vmm| vmm.sled == world::sled(1));
+        moved += world.folds.values().flatten().filter(is_there).count();
+    }
+    assert!(moved > 0, "no guest moved");
+    for name in [
+        "MigrateBegan",
+        "MigrationCancelled",
+        "RestartTried",
+        "ForceStopRequested",
+        "Reconfigured",
+        "SagaUnwound",
+        "SagaEnded",
+        "Updated",
+        "VmmReaped",
+    ] {
+        assert!(names.contains(name), "{name} is not among {names:?}");
     }
 }
 
@@ -231,6 +261,68 @@ fn a_start_under_another_configuration_still_decides_the_same() {
     world.policy.start_deadline = lifecycle::Span::from_secs(7);
     world.live(id(1));
     assert_eq!(check(&world, Scope::All, None).findings, []);
+}
+
+/// Its guest fails, and its VMM is known to be gone.
+fn fail(world: &mut World) {
+    let vmm = world.now(id(1)).unwrap().active.unwrap();
+    world.says(id(1), 3, VmmState::Failed);
+    world.give(id(1), Input::Gone { vmm, evidence: Evidence::Unregistered }).unwrap();
+}
+
+#[test]
+fn a_migration_and_restarts_under_another_configuration_still_decide_the_same() {
+    let mut world = World::simulated();
+    world.policy.migrate_deadline = lifecycle::Span::from_secs(7);
+    world.policy.restart.budget = 1_000;
+    world.create(id(1), true);
+    for attempt in 1..=20 {
+        // Short of the span that counts as stable, so that the attempts add up.
+        world.says(id(1), 1, VmmState::Starting);
+        world.says(id(1), 2, VmmState::Running);
+        if attempt == 1 {
+            world.migrate(id(1), 1);
+            let failed = world.side(id(1), false, lifecycle::migration::SideState::Failed, 1).unwrap();
+            world.give(id(1), failed).unwrap();
+        }
+        fail(&mut world);
+        let grant = world.grant(0);
+        world.give(id(1), Input::Restart(Ok(grant))).unwrap();
+        assert_eq!(world.now(id(1)).unwrap().restarts.attempts, attempt);
+    }
+    // And one that had run for long, as this configuration has it.
+    world.says(id(1), 1, VmmState::Starting);
+    world.says(id(1), 2, VmmState::Running);
+    world.policy.restart.stable = lifecycle::Span::default();
+    fail(&mut world);
+    let grant = world.grant(0);
+    world.give(id(1), Input::Restart(Ok(grant))).unwrap();
+    assert_eq!(world.now(id(1)).unwrap().restarts.attempts, 1);
+    assert_eq!(check(&world, Scope::All, None).findings, []);
+}
+
+#[test]
+fn a_restart_that_skips_an_attempt_is_found() {
+    let mut world = World::simulated();
+    world.create(id(1), true);
+    world.says(id(1), 1, VmmState::Starting);
+    world.says(id(1), 2, VmmState::Running);
+    world.says(id(1), 3, VmmState::Failed);
+    let grant = world.grant(0);
+    let input = Input::Restart(Ok(grant));
+    let deadline = world.policy.start_deadline;
+    let size = world.now(id(1)).unwrap().spec.size;
+    let (saga, vmm, sled) = (grant.saga, grant.vmm, grant.sled);
+    let origin = lifecycle::Origin::Automatic;
+    let events = [
+        InstanceEvent::RestartTried { attempt: 2 },
+        InstanceEvent::StartBegan { saga, origin, vmm, sled, size, deadline },
+        InstanceEvent::SagaAdvanced { saga, step: lifecycle::Step::Register },
+    ];
+    world.record(id(1), &events, input);
+    let finding = first(&world, 1);
+    assert_eq!(finding.kind, FindingKind::DecidesDifferently);
+    assert!(finding.detail.contains("RestartTried { attempt: 1 }"), "{}", finding.detail);
 }
 
 #[test]

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sled_protocol::SledError;
 
 use crate::machine::RequestKind;
+use crate::weather::Weather;
 
 /// What goes wrong with one request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +33,7 @@ pub struct Faults {
     planned: BTreeMap<(RequestKind, u64), Fault>,
     standing: BTreeMap<RequestKind, Fault>,
     seen: BTreeMap<RequestKind, u64>,
+    weather: Option<Weather>,
 }
 
 impl Faults {
@@ -49,12 +51,20 @@ impl Faults {
         self
     }
 
+    /// Requests that meet no fault of these meet the weather.
+    #[must_use]
+    pub const fn in_weather(mut self, weather: Weather) -> Self {
+        self.weather = Some(weather);
+        self
+    }
+
     /// A request of this kind arrives: answers what goes wrong with it.
     pub fn next(&mut self, kind: RequestKind) -> Option<Fault> {
         let seen = self.seen.entry(kind).or_insert(0);
         let nth = *seen;
         *seen += 1;
-        self.planned.get(&(kind, nth)).or_else(|| self.standing.get(&kind)).cloned()
+        let fault = self.planned.get(&(kind, nth)).or_else(|| self.standing.get(&kind)).cloned();
+        fault.or_else(|| self.weather.and_then(|weather| weather.strike(kind.name(), nth)))
     }
 }
 

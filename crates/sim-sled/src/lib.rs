@@ -2,7 +2,8 @@
 //!
 //! Read in this order: [`machine`] holds every rule a sled keeps and does nothing by itself; [`faults`] says
 //! when a shell misbehaves on purpose; [`embedded`] runs a machine on tokio inside another process and keeps
-//! it in a file; [`network`] simulates the switch and the metrics producer registry.
+//! it in a file; [`server`] puts such a sled on the network, and [`peers`] carries its migration messages;
+//! [`weather`] makes it unreliable; [`network`] simulates the switch and the metrics producer registry.
 //!
 //! Invariants:
 //! * Only the shells know a clock, a file or a task; the machine is told the time with every call.
@@ -13,3 +14,6 @@ pub mod faults;
 pub mod machine;
 pub mod network;
 mod newest;
+pub mod peers;
+pub mod server;
+pub mod weather;

@@ -263,4 +263,29 @@ mod tests {
         producers.put_producer(producer).await.unwrap();
         assert_eq!(producers.list_producers().await.unwrap(), []);
     }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_registry_may_be_away_or_slow_and_may_come_back_empty() {
+        let producers = SimProducers::default();
+        let producer = |generation| Producer {
+            propolis_id: PropolisId::from_uuid(uuid::Uuid::from_u128(1)),
+            instance_id: sled_protocol::InstanceId::from_uuid(uuid::Uuid::from_u128(2)),
+            physical_host_ip: [192, 168, 0, 1].into(),
+            generation: Generation::new(generation),
+        };
+        producers.put_producer(producer(5)).await.unwrap();
+        producers.set_away(true);
+        assert!(matches!(producers.put_producer(producer(6)).await, Err(PushError::Unavailable(_))));
+        assert!(matches!(producers.list_producers().await, Err(PushError::Unavailable(_))));
+        producers.set_away(false);
+        assert_eq!(producers.list_producers().await.unwrap(), [producer(5)], "nothing was taken while away");
+        producers.set_delay(Duration::from_secs(4));
+        let asked = tokio::time::Instant::now();
+        producers.put_producer(producer(6)).await.unwrap();
+        assert_eq!(asked.elapsed().as_secs(), 4);
+        producers.come_back_empty();
+        assert_eq!(producers.list_producers().await.unwrap(), []);
+        producers.put_producer(producer(1)).await.unwrap();
+        assert_eq!(producers.list_producers().await.unwrap(), [producer(1)], "generations are forgotten too");
+    }
 }

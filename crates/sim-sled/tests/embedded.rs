@@ -6,115 +6,20 @@ mod support;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures::FutureExt;
-use futures::future::BoxFuture;
 use sim_sled::embedded::{EmbeddedSled, Fabric, Options, StateFileError};
 use sim_sled::faults::{Fault, Faults};
 use sim_sled::machine::{Mode, RequestKind, Vmm};
 use sled_protocol::{
-    BootId, ControlPlaneClient, ControlPlaneError, PropolisId, RegisterSled, RegisterVmm, RenewLease,
-    RequestedState, SetState, SledClient, SledError, SledId, SledLease, SledVmmState, VmmState,
+    BootId, ControlPlaneError, PropolisId, RegisterVmm, RequestedState, SetState, SledClient, SledError,
+    VmmState,
 };
+use support::recorder::{Recorder, says};
 use support::{EPOCH, S, T, addr, body, boot, config, migration, op, shown, target_of, vmm};
-use tokio::sync::watch;
 
 const OPENED_AT: u64 = 1_700_000_000_000_000;
-
-/// A control plane that records what it is told and can be away.
-#[derive(Clone)]
-struct Recorder {
-    told: Arc<Mutex<Told>>,
-    changed: watch::Sender<()>,
-}
-
-#[derive(Default)]
-struct Told {
-    reports: Vec<(PropolisId, SledVmmState)>,
-    attempts: u32,
-    registrations: u32,
-    renewals: u32,
-    lease_seconds: Option<u64>,
-    refusal: Option<ControlPlaneError>,
-    renewal_refusal: Option<ControlPlaneError>,
-}
-
-impl Recorder {
-    fn new() -> Self {
-        Self { told: Arc::default(), changed: watch::Sender::new(()) }
-    }
-
-    fn set(&self, change: impl FnOnce(&mut Told)) {
-        change(&mut self.told.lock().unwrap());
-        self.changed.send_replace(());
-    }
-
-    fn get<R>(&self, read: impl FnOnce(&Told) -> R) -> R {
-        read(&self.told.lock().unwrap())
-    }
-
-    /// Waits until this holds of what was told; virtual time passes meanwhile.
-    async fn until(&self, holds: impl Fn(&Told) -> bool) {
-        let mut changed = self.changed.subscribe();
-        let wait = async {
-            while !self.get(&holds) {
-                changed.changed().await.unwrap();
-            }
-        };
-        tokio::time::timeout(Duration::from_hours(2), wait).await.expect("it never came to hold");
-    }
-
-    fn shown(&self, id: PropolisId) -> Vec<String> {
-        self.get(|told| {
-            told.reports.iter().filter(|(of, _)| *of == id).map(|(_, state)| shown(state)).collect()
-        })
-    }
-}
-
-impl ControlPlaneClient for Recorder {
-    fn report(
-        &self,
-        _sled: SledId,
-        vmm: PropolisId,
-        state: SledVmmState,
-    ) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
-        async move {
-            let mut refusal = None;
-            self.set(|told| {
-                told.attempts += 1;
-                refusal.clone_from(&told.refusal);
-                if refusal.is_none() {
-                    told.reports.push((vmm, state));
-                }
-            });
-            refusal.map_or(Ok(()), Err)
-        }
-        .boxed()
-    }
-
-    fn register(&self, request: RegisterSled) -> BoxFuture<'_, Result<SledLease, ControlPlaneError>> {
-        async move {
-            request.validate().unwrap();
-            self.set(|told| told.registrations += 1);
-            match self.get(|told| (told.refusal.clone(), told.lease_seconds)) {
-                (Some(refusal), _) => Err(refusal),
-                (None, lease_seconds) => Ok(SledLease { lease_epoch: EPOCH, lease_seconds }),
-            }
-        }
-        .boxed()
-    }
-
-    fn renew(&self, _sled: SledId, request: RenewLease) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
-        async move {
-            request.validate().unwrap();
-            self.set(|told| told.renewals += 1);
-            self.get(|told| told.renewal_refusal.clone()).map_or(Ok(()), Err)
-        }
-        .boxed()
-    }
-}
 
 fn options(n: u128, control_plane: &Recorder, fabric: &Fabric, state_file: Option<PathBuf>) -> Options {
     Options {
@@ -160,10 +65,6 @@ fn set(n: u128, state: RequestedState) -> SetState {
 async fn start(sled: &EmbeddedSled, id: PropolisId, body: RegisterVmm) {
     sled.register(id, body).await.unwrap();
     sled.set_state(id, set(1, RequestedState::Running)).await.unwrap();
-}
-
-fn says(told: &Told, id: PropolisId, state: VmmState) -> bool {
-    told.reports.iter().any(|(of, picture)| *of == id && picture.vmm_state.state == state)
 }
 
 #[tokio::test(start_paused = true)]
@@ -403,6 +304,27 @@ async fn a_partition_between_sleds_fails_the_migration_and_the_guest_stays() {
     target.register(vmm(8), body(1, Some(migration(2)))).await.unwrap();
     target.set_state(vmm(8), set(2, target_of(vmm(S), S))).await.unwrap();
     control_plane.until(|told| says(told, vmm(8), VmmState::Running)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sled_that_its_control_plane_has_forgotten_registers_again() {
+    let control_plane = Recorder::new();
+    let mut options = options(1, &control_plane, &Fabric::default(), None);
+    options.config.idle_renewal_seconds = Some(30);
+    let sled = registered(EmbeddedSled::open(options).unwrap()).await;
+    control_plane.until(|told| told.renewals >= 3).await;
+    control_plane.set(|told| told.renewal_refusal = Some(ControlPlaneError::Unknown));
+    control_plane.until(|told| told.registrations >= 2).await;
+    control_plane.set(|told| told.renewal_refusal = None);
+    control_plane.until(|told| told.renewals >= 6).await;
+    let registrations = control_plane.get(|told| told.registrations);
+    tokio::time::sleep(Duration::from_mins(10)).await;
+    assert_eq!(
+        control_plane.get(|told| told.registrations),
+        registrations,
+        "once it is known it only renews"
+    );
+    sled.shutdown().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -70,6 +70,23 @@ fn stale_answers_to_a_registration_are_ignored() {
 }
 
 #[test]
+fn a_sled_without_a_lease_asks_now_and_then_whether_it_is_still_known() {
+    let mut config = config(1, Mode::Explicit);
+    config.idle_renewal_seconds = Some(30);
+    let mut sled = Sled::new(config, boot(1));
+    assert_eq!(sled.renewal(), None, "there is nothing to renew yet");
+    let without_lease = SledLease { lease_epoch: EPOCH, lease_seconds: None };
+    sled.registered(5 * SECOND, 4 * SECOND, boot(1), without_lease);
+    let (due, request) = sled.renewal().unwrap();
+    assert_eq!((due, request.lease_epoch), (34 * SECOND, EPOCH));
+    sled.renewed(40 * SECOND, 35 * SECOND, EPOCH);
+    assert_eq!(sled.renewal().unwrap().0, 65 * SECOND);
+    assert_eq!(sled.host().lease_lapses_at(), None, "nothing lapses");
+    sled.registered(50 * SECOND, 50 * SECOND, boot(1), lease(3, 12));
+    assert_eq!(sled.renewal().unwrap().0, 54 * SECOND, "a lease is renewed in its own time");
+}
+
+#[test]
 fn an_agent_restart_keeps_vmms_epoch_and_lease_and_announces_itself_and_repeats_every_picture() {
     let mut sled = leased();
     let picture = sled.vmm(vmm(1)).unwrap().state().clone();

@@ -31,6 +31,7 @@ enum Act {
     IgnoreStop { vmm: u128 },
     FailMigration { vmm: u128 },
     FailAt { vmm: u128, question: u8 },
+    Dirty { vmm: u128, per_mille: u32 },
     AgentRestart,
     Reboot,
     Pass { millis: u64 },
@@ -54,7 +55,8 @@ fn act() -> impl Strategy<Value = (bool, Act)> {
         1 => n.clone().prop_map(|vmm| Act::Crash { vmm }),
         1 => n.clone().prop_map(|vmm| Act::IgnoreStop { vmm }),
         1 => n.clone().prop_map(|vmm| Act::FailMigration { vmm }),
-        1 => (n, 0..4_u8).prop_map(|(vmm, question)| Act::FailAt { vmm, question }),
+        1 => (n.clone(), 0..4_u8).prop_map(|(vmm, question)| Act::FailAt { vmm, question }),
+        1 => (n, 0..1200_u32).prop_map(|(vmm, per_mille)| Act::Dirty { vmm, per_mille }),
         1 => Just(Act::AgentRestart),
         1 => prop::bool::weighted(0.2).prop_map(|reboot| if reboot { Act::Reboot } else { Act::AgentRestart }),
         12 => (0..2000_u64).prop_map(|millis| Act::Pass { millis }),
@@ -184,6 +186,7 @@ impl World {
                 };
                 sled.fail_migration_at(vmm(n), question);
             }
+            Act::Dirty { vmm: n, per_mille } => sled.set_dirty_rate(vmm(n), per_mille),
             Act::AgentRestart => {
                 let boot_id = sled.host().boot_id();
                 sled.agent_restart(now);

@@ -13,7 +13,7 @@ use sim_sled::machine::{Answer, Mode, Output, Question, Request, Sled};
 use sled_protocol::{RequestedState, VmmState};
 use support::{EPOCH, Pair, S, SECOND, T, body, op, register, set_op, shown, sled, status, target_of, vmm};
 
-const RESTING: [&str; 15] = [
+const RESTING: [&str; 16] = [
     "starting",
     "booting",
     "running",
@@ -25,6 +25,7 @@ const RESTING: [&str; 15] = [
     "target registered",
     "target pending",
     "target in_progress",
+    "target finishing",
     "target completed",
     "source pending",
     "source in_progress",
@@ -71,6 +72,12 @@ fn resting(name: &str) -> (Sled, u128) {
         "target registered" => return (Pair::ready().target, T),
         "target pending" => return (Pair::begun().target, T),
         "target in_progress" => return (Pair::about_to_ask(Question::Pause).target, T),
+        "target finishing" => {
+            let mut pair = Pair::about_to_ask(Question::Finish);
+            pair.target.step(0, vmm(T));
+            pair.target.poll(0);
+            return (pair.target, T);
+        }
         "target completed" | "source completed" => {
             let mut pair = Pair::about_to_ask(Question::Finish);
             pair.target.step(0, vmm(T));

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+use crate::addr;
 use crate::error::{Invalid, check_range, check_text};
 use crate::ids::{BootId, InstanceId, LeaseEpoch, PropolisId, SledId};
 use crate::limits;
@@ -39,7 +40,9 @@ pub struct RegisterSled {
     pub resources: SledResources,
     /// Migrations stay within one family.
     pub cpu_family: String,
-    /// Where its agent listens, as `host:port`; also where its VMMs are migrated from.
+    /// Where its agent listens, as `host:port`; also where its VMMs are migrated from. A sled in the control
+    /// plane's own process, whose registration crosses no wire, gives its name.
+    #[serde(deserialize_with = "addr::from_wire")]
     pub api_addr: String,
 }
 

@@ -3,15 +3,17 @@
 //! Invariants:
 //! * Every call ends within its timeout, connecting included.
 //! * At most `limits::BODY_BYTES_MAX` of an answer is read, and nothing of it is used before it is validated.
-//! * Redirects are not followed: a sled that points elsewhere is not the sled that was asked.
+//! * Proxies are not used, and redirects not followed: a sled that points elsewhere is not the sled that was asked.
 
 use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use reqwest::{Method, RequestBuilder, Response};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::addr::AgentAddr;
 use crate::client::{ControlPlaneClient, SledClient};
 use crate::control::{Inventory, RegisterSled, RenewLease, SledLease};
 use crate::error::{ControlPlaneError, ErrorBody, Invalid, SledError};
@@ -31,6 +33,55 @@ pub struct HttpTimeouts {
     pub call: Duration,
 }
 
+/// How long an idle connection is kept for the next call: shorter than any server of the protocol keeps it, so
+/// that no call is sent into a connection that is being closed.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// Connections to any number of peers, shared by the clients made from it; clones share them too.
+#[derive(Clone, Debug)]
+pub struct HttpTransport {
+    client: reqwest::Client,
+}
+
+impl HttpTransport {
+    /// Fails if the system offers no sockets to a client at all.
+    pub fn new(timeouts: HttpTimeouts) -> Result<Self, SledError> {
+        let client = reqwest::Client::builder()
+            .connect_timeout(timeouts.connect)
+            .timeout(timeouts.call)
+            .pool_idle_timeout(IDLE)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .build()
+            .map_err(|error| SledError::Transport(error.to_string()))?;
+        Ok(Self { client })
+    }
+
+    /// A client of the agent at this address.
+    pub fn sled(&self, agent: &AgentAddr) -> HttpSledClient {
+        HttpSledClient { http: self.to(&agent.base()) }
+    }
+
+    /// A client of the control plane at this address.
+    pub fn control_plane(&self, addr: &AgentAddr) -> HttpControlPlaneClient {
+        HttpControlPlaneClient { http: self.to(&addr.base()) }
+    }
+
+    /// Posts a message to another agent, whose answer says no more than whether it was taken.
+    pub async fn post(
+        &self,
+        agent: &AgentAddr,
+        path: &str,
+        message: &(impl Serialize + Sync),
+    ) -> Result<(), SledError> {
+        send(self.to(&agent.base()).call(Method::POST, path).json(message)).await.map(drop)
+    }
+
+    fn to(&self, base: &str) -> Http {
+        Http { base: base.trim_end_matches('/').to_owned(), client: self.client.clone() }
+    }
+}
+
 /// Speaks to one sled's agent.
 #[derive(Clone, Debug)]
 pub struct HttpSledClient {
@@ -41,23 +92,12 @@ impl HttpSledClient {
     /// A client of the agent at `base`, such as `http://127.0.0.1:7001`; fails if the system offers no
     /// sockets to a client at all.
     pub fn new(base: &str, timeouts: HttpTimeouts) -> Result<Self, SledError> {
-        let http = Http::new(base, timeouts).map_err(|error| SledError::Transport(error.to_string()))?;
-        Ok(Self { http })
+        Ok(Self { http: HttpTransport::new(timeouts)?.to(base) })
     }
 
     async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, SledError> {
-        let body = self.send(request).await?;
+        let body = send(request).await?;
         serde_json::from_slice(&body).map_err(|error| SledError::BadAnswer(error.to_string()))
-    }
-
-    async fn send(&self, request: RequestBuilder) -> Result<Vec<u8>, SledError> {
-        match exchange(request).await {
-            Ok(body) => Ok(body),
-            Err(Failure::Status(status, body)) => Err(SledError::from_answer(status, &body)),
-            Err(Failure::Timeout) => Err(SledError::Timeout),
-            Err(Failure::Transport(message)) => Err(SledError::Transport(message)),
-            Err(Failure::TooLarge) => Err(SledError::BadAnswer(Failure::TooLarge.to_string())),
-        }
     }
 
     async fn send_v2p(
@@ -69,7 +109,7 @@ impl HttpSledClient {
         // One call may be given any number; the wire takes them in bounded requests.
         for batch in mappings.chunks(MAPPINGS_MAX) {
             let request = self.http.call(method.clone(), "/v2p").query(&[(LEASE_EPOCH_QUERY, lease_epoch)]);
-            self.send(request.json(batch)).await?;
+            send(request.json(batch)).await?;
         }
         Ok(())
     }
@@ -172,9 +212,9 @@ impl HttpControlPlaneClient {
     /// A client of the control plane at `base`, such as `http://127.0.0.1:7000`; fails if the system offers
     /// no sockets to a client at all.
     pub fn new(base: &str, timeouts: HttpTimeouts) -> Result<Self, ControlPlaneError> {
-        let http =
-            Http::new(base, timeouts).map_err(|error| ControlPlaneError::Unavailable(error.to_string()))?;
-        Ok(Self { http })
+        let transport = HttpTransport::new(timeouts)
+            .map_err(|error| ControlPlaneError::Unavailable(error.to_string()))?;
+        Ok(Self { http: transport.to(base) })
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Vec<u8>, ControlPlaneError> {
@@ -228,15 +268,6 @@ struct Http {
 }
 
 impl Http {
-    fn new(base: &str, timeouts: HttpTimeouts) -> Result<Self, reqwest::Error> {
-        let client = reqwest::Client::builder()
-            .connect_timeout(timeouts.connect)
-            .timeout(timeouts.call)
-            .redirect(reqwest::redirect::Policy::none())
-            .build()?;
-        Ok(Self { base: base.trim_end_matches('/').to_owned(), client })
-    }
-
     fn call(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("{}{path}", self.base))
     }
@@ -259,6 +290,17 @@ impl From<reqwest::Error> for Failure {
         // Without the address, which the caller knows and logs.
         let error = error.without_url();
         if error.is_timeout() { Self::Timeout } else { Self::Transport(error.to_string()) }
+    }
+}
+
+/// Sends to a sled; what goes wrong is a sled's error.
+async fn send(request: RequestBuilder) -> Result<Vec<u8>, SledError> {
+    match exchange(request).await {
+        Ok(body) => Ok(body),
+        Err(Failure::Status(status, body)) => Err(SledError::from_answer(status, &body)),
+        Err(Failure::Timeout) => Err(SledError::Timeout),
+        Err(Failure::Transport(message)) => Err(SledError::Transport(message)),
+        Err(Failure::TooLarge) => Err(SledError::BadAnswer(Failure::TooLarge.to_string())),
     }
 }
 

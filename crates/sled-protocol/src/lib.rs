@@ -9,6 +9,7 @@
 //!   bound and validate what they receive.
 //! * Every request that changes a sled carries the lease epoch under which it was meant.
 
+mod addr;
 mod client;
 mod control;
 mod error;
@@ -19,10 +20,11 @@ mod state;
 mod time;
 mod vmm;
 
+pub use addr::AgentAddr;
 pub use client::{ControlPlaneClient, Producers, SledClient, Switch};
 pub use control::{Inventory, InventoryVmm, RegisterSled, RenewLease, SledLease, SledResources};
 pub use error::{ControlPlaneError, ErrorBody, Invalid, PushError, SledError};
-pub use http::{HttpControlPlaneClient, HttpSledClient, HttpTimeouts};
+pub use http::{HttpControlPlaneClient, HttpSledClient, HttpTimeouts, HttpTransport};
 pub use ids::{BootId, Generation, InstanceId, LeaseEpoch, MigrationId, OpId, ProjectId, PropolisId, SledId};
 pub use network::{MacAddr, NatEntry, Producer, V2pMapping, Vni};
 pub use state::{MigrationRuntime, MigrationState, SledVmmState, VmmRuntime, VmmState};

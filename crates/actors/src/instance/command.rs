@@ -3,9 +3,13 @@
 use super::shell::{Given, NotDone, Shell, Waiter, command_error};
 use super::{Answer, InstanceMsg};
 use crate::answer::{CommandError, RequestContext, SledFailure};
+use crate::ledger::GrantAsk;
 use journal::Context;
-use lifecycle::input::{Command, EffectResult, Input, Refusal, StartGrant};
-use lifecycle::{Effect, InstanceSpec, OpId, Rejected, SagaId, Shortage, Size, VmmId, effects};
+use lifecycle::input::{Command, EffectResult, Input, MigrateGrant, Refusal, StartGrant};
+use lifecycle::{
+    Effect, InstanceSpec, MigrationId, OpId, Purpose, Rejected, RoomWanted, SagaId, Shortage, SledId,
+    SpecChange, VmmId, effects,
+};
 use ractor::ActorProcessingErr;
 
 /// What a client asks of an instance. Ids and grants are added by the shell.
@@ -26,6 +30,30 @@ pub enum Ask {
     Reboot,
     /// Delete it.
     Delete,
+    /// Move its guest to another sled.
+    Migrate {
+        /// The sled, if one is named.
+        to: Option<SledId>,
+    },
+    /// Give up the migration under way.
+    CancelMigration,
+    /// Take back the saga under way.
+    CancelSaga {
+        /// The saga.
+        saga: SagaId,
+    },
+    /// Fail its VMMs, whatever they do.
+    ForceStop {
+        /// Whether the operator vouches for their being dead.
+        assert_dead: bool,
+        /// Why.
+        reason: String,
+    },
+    /// Change its configuration.
+    Update {
+        /// Everything that may change, as it shall be.
+        change: Box<SpecChange>,
+    },
 }
 
 impl Shell {
@@ -43,6 +71,15 @@ impl Shell {
             Ask::Stop => self.give(Input::Command(Command::Stop { op }), context).await,
             Ask::Reboot => self.give(Input::Command(Command::Reboot { op }), context).await,
             Ask::Delete => self.give(Input::Command(Command::Delete), context).await,
+            Ask::Migrate { to } => self.migrate(to, context).await,
+            Ask::CancelMigration => self.give(Input::Command(Command::CancelMigration), context).await,
+            Ask::CancelSaga { saga } => {
+                self.give(Input::Command(Command::CancelSaga { saga }), context).await
+            }
+            Ask::ForceStop { assert_dead, reason } => {
+                self.give(Input::Command(Command::ForceStop { assert_dead, reason }), context).await
+            }
+            Ask::Update { change } => self.give(Input::Command(Command::Update { change }), context).await,
         };
         match &given {
             Ok(_) if self.is_wished(op) => self.await_sled(op, reply),
@@ -60,7 +97,9 @@ impl Shell {
         spec.validate().map_err(Rejected::from)?;
         let granted = self.ledger.grant_instance(self.id, spec.project, spec.name.clone()).await;
         let address = granted.map_err(|_| self.ledger_gone())??;
-        let start = if start { Some(self.grant_room(spec.size).await?) } else { None };
+        let wanted =
+            RoomWanted { size: spec.size, purpose: Purpose::Start { cpu_family: spec.cpu_platform.clone() } };
+        let start = if start { Some(self.grant_start(wanted).await?) } else { None };
         let room = start.as_ref().and_then(|grant| grant.as_ref().ok()).map(|grant| grant.vmm);
         let command = Command::Create { id: self.id, spec: Box::new(spec), address, start };
         let given = self.give(Input::Command(command), context).await;
@@ -75,10 +114,10 @@ impl Shell {
 
     async fn start(&mut self, context: Context) -> Result<Given, NotDone> {
         let asked = self.give(Input::Command(Command::Start { grant: None }), context.clone()).await?;
-        let Given::AskForRoom(size) = asked else {
+        let Given::AskForRoom(wanted) = asked else {
             return Ok(asked);
         };
-        let grant = self.grant_room(size).await?.map_err(Rejected::Short)?;
+        let grant = self.grant_start(wanted).await?.map_err(Rejected::Short)?;
         let given = self.give(Input::Command(Command::Start { grant: Some(grant) }), context).await;
         if nothing_was_written(&given) {
             self.ledger.drop_room(grant.vmm);
@@ -86,12 +125,50 @@ impl Shell {
         given
     }
 
-    async fn grant_room(&self, size: Size) -> Result<Result<StartGrant, Shortage>, NotDone> {
-        let (saga, vmm) = (SagaId::new(self.env.ids.uuid()), VmmId::new(self.env.ids.uuid()));
-        let owner = (self.writer.epoch(), self.writer.position());
-        let granted = self.ledger.grant_room(self.id, vmm, size, self.env.ids.dice(), owner).await;
-        let sled = granted.map_err(|_| self.ledger_gone())?;
+    async fn migrate(&mut self, to: Option<SledId>, context: Context) -> Result<Given, NotDone> {
+        let asked = self.give(Input::Command(Command::Migrate { grant: None }), context.clone()).await?;
+        let Given::AskForRoom(wanted) = asked else {
+            return Ok(asked);
+        };
+        let (saga, migration) = (SagaId::new(self.env.ids.uuid()), MigrationId::new(self.env.ids.uuid()));
+        let (vmm, sled) = self.grant_room(wanted, to).await?;
+        let sled = sled.map_err(Rejected::Short)?;
+        let grant = MigrateGrant { saga, migration, vmm, sled };
+        let given = self.give(Input::Command(Command::Migrate { grant: Some(grant) }), context).await;
+        if nothing_was_written(&given) {
+            self.ledger.drop_room(vmm);
+        }
+        given
+    }
+
+    /// The restart policy's attempt: with the grant, or with what was short, which counts as one too.
+    pub(super) async fn restart(&mut self, wanted: RoomWanted, context: Context) -> Result<Given, NotDone> {
+        let grant = self.grant_start(wanted).await?;
+        let vmm = grant.as_ref().ok().map(|grant| grant.vmm);
+        let given = self.give(Input::Restart(grant), context).await;
+        if let Some(vmm) = vmm.filter(|_| nothing_was_written(&given)) {
+            self.ledger.drop_room(vmm);
+        }
+        given
+    }
+
+    async fn grant_start(&self, wanted: RoomWanted) -> Result<Result<StartGrant, Shortage>, NotDone> {
+        let saga = SagaId::new(self.env.ids.uuid());
+        let (vmm, sled) = self.grant_room(wanted, None).await?;
         Ok(sled.map(|sled| StartGrant { saga, vmm, sled }))
+    }
+
+    /// Room for a VMM whose id is minted for it.
+    async fn grant_room(
+        &self,
+        wanted: RoomWanted,
+        to: Option<SledId>,
+    ) -> Result<(VmmId, Result<SledId, Shortage>), NotDone> {
+        let vmm = VmmId::new(self.env.ids.uuid());
+        let owner = (self.writer.epoch(), self.writer.position());
+        let ask = GrantAsk { instance: self.id, vmm, wanted, to, dice: self.env.ids.dice() };
+        let granted = self.ledger.grant_room(ask, owner).await;
+        Ok((vmm, granted.map_err(|_| self.ledger_gone())?))
     }
 
     fn ledger_gone(&self) -> NotDone {
@@ -181,6 +258,11 @@ fn nothing_was_written(given: &Result<Given, NotDone>) -> bool {
 fn op_of(effect: Effect) -> Option<OpId> {
     match effect {
         Effect::Stop { op, .. } | Effect::Reboot { op, .. } => Some(op),
-        Effect::Register { .. } | Effect::SetRunning { .. } | Effect::Unregister { .. } => None,
+        Effect::Register { .. }
+        | Effect::SetRunning { .. }
+        | Effect::MigrationTarget { .. }
+        | Effect::MigrationCancel { .. }
+        | Effect::Ask { .. }
+        | Effect::Unregister { .. } => None,
     }
 }

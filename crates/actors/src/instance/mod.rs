@@ -54,6 +54,8 @@ pub(crate) enum InstanceMsg {
     WaitIsOver(OpId),
     /// Look again.
     Reconsider,
+    /// Leave memory, if nothing is under way and nobody has come for a while.
+    Passivate,
     /// What is the state?
     Get(oneshot::Sender<Option<Box<Instance>>>),
 }
@@ -114,6 +116,9 @@ impl Actor for InstanceActor {
         let Life::Loaded(shell) = life else {
             unreachable!("messages are handled after the start");
         };
+        if !matches!(message, InstanceMsg::Passivate) {
+            shell.touch();
+        }
         let done = match message {
             InstanceMsg::Command { ask, context, ticket, reply } => {
                 shell.on_command(ask, &context, reply).await?;
@@ -137,6 +142,14 @@ impl Actor for InstanceActor {
                 Ok(())
             }
             InstanceMsg::Reconsider => shell.on_learned(Input::Reconsider).await,
+            InstanceMsg::Passivate => {
+                if shell.is_idle() {
+                    // What still comes is answered, and whatever comes later activates anew.
+                    shell.save();
+                    let _ = me.drain();
+                }
+                Ok(())
+            }
             InstanceMsg::Get(reply) => {
                 // Whoever asked may have gone.
                 let _ = reply.send(shell.state().cloned().map(Box::new));

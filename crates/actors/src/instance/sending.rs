@@ -1,12 +1,12 @@
 //! Effects and deadlines: derived after every append, sent until they are no longer wished.
 
-use super::shell::Shell;
+use super::shell::{Given, Shell};
 use super::{Answer, InstanceMsg};
 use crate::convert::VmmRequest;
 use journal::Actor as Who;
 use lifecycle::input::{EffectResult, Input};
 use lifecycle::saga::RETRY;
-use lifecycle::{DeadlineKind, Effect, deadlines, effects};
+use lifecycle::{Deadline, DeadlineKind, Effect, deadlines, effects};
 use ractor::ActorProcessingErr;
 use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
@@ -21,6 +21,12 @@ pub(crate) struct Sending {
     cause: u64,
     /// When it is due again; none while a call is under way.
     due: Option<Timer>,
+}
+
+/// A deadline that runs, as it was derived: one that is derived otherwise is another.
+pub(crate) struct Armed {
+    deadline: Deadline,
+    _timer: Timer,
 }
 
 /// A pause that ends with a message; dropping it cancels the message.
@@ -49,7 +55,7 @@ impl Shell {
             return;
         };
         let wished: BTreeSet<Effect> = effects(state).into_iter().collect();
-        let running: Vec<_> = deadlines(state);
+        let running: Vec<_> = deadlines(state, &self.env.policy);
         let (cause, now) = (state.head.position, self.env.clock.now());
         self.sending.retain(|effect, _| wished.contains(effect));
         for effect in wished {
@@ -58,20 +64,21 @@ impl Shell {
                 self.send(effect);
             }
         }
-        self.deadlines.retain(|kind, _| running.iter().any(|deadline| deadline.kind == *kind));
+        self.deadlines.retain(|_, armed| running.contains(&armed.deadline));
         for deadline in running {
             if !self.deadlines.contains_key(&deadline.kind) {
                 let pause = Duration::from_micros(deadline.span.remaining(deadline.start, now).micros());
-                self.arm(deadline.kind, pause);
+                self.arm(deadline, pause);
             }
         }
         self.answer_overtaken();
     }
 
-    fn arm(&mut self, kind: DeadlineKind, pause: Duration) {
+    fn arm(&mut self, deadline: Deadline, pause: Duration) {
+        let kind = deadline.kind;
         let timer =
             Timer::new(self.me.send_after(pause, move || InstanceMsg::DeadlinePassed(kind)).abort_handle());
-        self.deadlines.insert(kind, timer);
+        self.deadlines.insert(kind, Armed { deadline, _timer: timer });
     }
 
     fn send(&self, effect: Effect) {
@@ -105,7 +112,7 @@ impl Shell {
             }
             Answer::Unknown(failure) => {
                 tracing::debug!(instance = %self.id, effect = effect.name(), sled = %effect.sled(), ?failure, "no answer");
-                Ok(super::shell::Given::Nothing)
+                Ok(Given::Nothing)
             }
         };
         self.answer_by(waiting, answer);
@@ -134,9 +141,14 @@ impl Shell {
 
     pub(super) async fn on_deadline(&mut self, kind: DeadlineKind) -> Result<(), ActorProcessingErr> {
         let context = self.context(Who::Timer("deadline".to_owned()), None);
-        let given = self.give(Input::Deadline(kind), context).await;
-        if given.is_err() && self.deadlines.contains_key(&kind) {
-            self.arm(kind, DEADLINE_RETRY);
+        let given = match self.give(Input::Deadline(kind), context.clone()).await {
+            Ok(Given::AskForRoom(wanted)) => self.restart(wanted, context).await,
+            given => given,
+        };
+        if given.is_err()
+            && let Some(deadline) = self.deadlines.get(&kind).map(|armed| armed.deadline)
+        {
+            self.arm(deadline, DEADLINE_RETRY);
         }
         self.go_on(given)
     }

@@ -1,6 +1,6 @@
 //! The shell's state, its loading, and the one way in which anything is written.
 
-use super::sending::{Sending, Timer};
+use super::sending::{Armed, Sending};
 use super::snapshot;
 use super::{InstanceArgs, InstanceMsg};
 use crate::answer::{Accepted, CommandError};
@@ -18,6 +18,7 @@ use ractor::{ActorProcessingErr, ActorRef};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 /// One waiting caller.
 pub(super) type Waiter = oneshot::Sender<Result<Accepted, CommandError>>;
@@ -34,9 +35,11 @@ pub(crate) struct Shell {
     /// Effects that are wished, with how often each was sent.
     pub(super) sending: BTreeMap<Effect, Sending>,
     /// Deadlines that run.
-    pub(super) deadlines: BTreeMap<DeadlineKind, Timer>,
+    pub(super) deadlines: BTreeMap<DeadlineKind, Armed>,
     /// Version of the snapshot in the cache, as far as is known.
     pub(super) snapshot_version: u64,
+    /// When anything but housekeeping last came.
+    touched: Instant,
     /// Callers that wait for a sled to confirm their order.
     pub(super) waiters: BTreeMap<OpId, Vec<Waiter>>,
 }
@@ -84,6 +87,7 @@ impl Shell {
             sending: BTreeMap::new(),
             deadlines: BTreeMap::new(),
             snapshot_version: known.version,
+            touched: Instant::now(),
             waiters: BTreeMap::new(),
         };
         shell.derive();
@@ -105,6 +109,20 @@ impl Shell {
         self.state.as_ref().is_none_or(|state| state.deleted.is_some() && state.vmms.is_empty())
     }
 
+    /// Notes that somebody came.
+    pub(super) fn touch(&mut self) {
+        self.touched = Instant::now();
+    }
+
+    /// Whether it may leave memory: whatever it would do by itself later needs it to stay.
+    pub(super) fn is_idle(&self) -> bool {
+        self.touched.elapsed() >= self.env.limits.passivate_after
+            && self.sending.is_empty()
+            && self.deadlines.is_empty()
+            && self.waiters.is_empty()
+            && self.state.as_ref().is_none_or(Instance::is_quiesced)
+    }
+
     pub(super) fn state(&self) -> Option<&Instance> {
         self.state.as_ref()
     }
@@ -113,7 +131,7 @@ impl Shell {
     /// what must be asked for first.
     pub(super) async fn give(&mut self, input: Input, context: Context) -> Result<Given, NotDone> {
         let events = match decide(self.state.as_ref(), &input, &self.env.policy)? {
-            Decision::AskForRoom(size) => return Ok(Given::AskForRoom(size)),
+            Decision::AskForRoom(wanted) => return Ok(Given::AskForRoom(wanted)),
             Decision::Events(events) if events.is_empty() => return Ok(Given::Nothing),
             Decision::Events(events) => events,
         };
@@ -199,14 +217,14 @@ impl Shell {
 }
 
 /// What came of an input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Given {
     /// Events are durable and folded.
     Written,
     /// Nothing changes.
     Nothing,
     /// A grant is needed first.
-    AskForRoom(lifecycle::Size),
+    AskForRoom(lifecycle::RoomWanted),
 }
 
 pub(super) fn command_error(not_done: &NotDone) -> CommandError {

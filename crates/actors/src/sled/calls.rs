@@ -4,6 +4,7 @@ use super::{Shell, SledMsg};
 use crate::answer::SledFailure;
 use crate::convert::{self, Verdict, VmmRequest};
 use crate::instance::{Answer, InstanceMsg};
+use crate::ledger::LedgerHandle;
 use lifecycle::Effect;
 use lifecycle::input::{EffectResult, Refusal};
 use ractor::ActorRef;
@@ -22,13 +23,21 @@ impl Shell {
             let _ = asker.cast(InstanceMsg::Answered { effect, answer });
             return;
         };
-        let (permits, me) = (Arc::clone(&self.permits), self.me.clone());
+        if request.allocated_at < self.booted_at {
+            // The sled has booted since: under its present epoch the request could bring up what is known to
+            // be gone. The instance hears of the boot too.
+            let answer = Answer::Definite(EffectResult::Refused(Refusal::StaleEpoch));
+            let _ = asker.cast(InstanceMsg::Answered { effect, answer });
+            return;
+        }
+        let (permits, me, ledger) = (Arc::clone(&self.permits), self.me.clone(), self.ledger.clone());
         let (epoch, patience) = (wire::LeaseEpoch::new(epoch.get()), self.env.limits.sled_call);
         tokio::spawn(async move {
+            let source_addr = source_addr(&ledger, &request).await;
             let Ok(_permit) = permits.acquire_owned().await else {
                 return;
             };
-            let outcome = within(patience, perform(client.as_ref(), epoch, &request)).await;
+            let outcome = within(patience, perform(client.as_ref(), epoch, &request, source_addr)).await;
             let _ = me.cast(match &outcome {
                 Err(SledError::Timeout | SledError::Transport(_)) => {
                     SledMsg::NotHeard(outcome_text(&outcome))
@@ -84,11 +93,24 @@ fn outcome_text(outcome: &Result<Option<SledVmmState>, SledError>) -> String {
     outcome.as_ref().err().map(ToString::to_string).unwrap_or_default()
 }
 
+/// What tells the order to give a migration up from the one to begin it, which goes by the migration's id. Wide,
+/// so that it does not lead to a neighbour where ids are counted.
+const CANCEL_TAG: u128 = 0x6361_6e63_656c;
+
+/// Where the guest is that a target is told to take over.
+async fn source_addr(ledger: &LedgerHandle, request: &VmmRequest) -> Option<String> {
+    let (Effect::MigrationTarget { .. }, Some((_, sled))) = (request.effect, request.source) else {
+        return None;
+    };
+    ledger.look(0, move |ledger| ledger.sled_address(sled).map(str::to_owned)).await.ok().flatten()
+}
+
 /// What a sled answers is validated before anything believes it.
 async fn perform(
     client: &dyn SledClient,
     lease_epoch: wire::LeaseEpoch,
     request: &VmmRequest,
+    source_addr: Option<String>,
 ) -> Result<Option<SledVmmState>, SledError> {
     let vmm = convert::propolis(request.effect.vmm());
     let set_state = |op: Uuid, state| SetState { op_id: wire::OpId::from_uuid(op), lease_epoch, state };
@@ -104,6 +126,19 @@ async fn perform(
         Effect::Reboot { op, .. } => {
             client.set_state(vmm, set_state(op.uuid(), RequestedState::Reboot)).await?
         }
+        Effect::MigrationTarget { migration, .. } => {
+            let (Some((source, _)), Some(src_addr)) = (request.source, source_addr) else {
+                return Err(SledError::Transport("the source's address is not known".to_owned()));
+            };
+            let src_propolis_id = convert::propolis(source);
+            let wanted = RequestedState::MigrationTarget { src_propolis_id, src_addr };
+            client.set_state(vmm, set_state(migration.uuid(), wanted)).await?
+        }
+        Effect::MigrationCancel { migration, .. } => {
+            let op = Uuid::from_u128(migration.uuid().as_u128() ^ CANCEL_TAG);
+            client.set_state(vmm, set_state(op, RequestedState::MigrationCancel)).await?
+        }
+        Effect::Ask { .. } => Some(client.get_state(vmm).await?),
     };
     if let Some(state) = &state {
         state.validate().map_err(|invalid| SledError::BadAnswer(invalid.to_string()))?;

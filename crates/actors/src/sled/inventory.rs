@@ -79,6 +79,7 @@ impl Shell {
             tracing::warn!(sled = %self.id, boot = %inventory.boot_id, "inventory of another boot");
             return;
         }
+        self.tell_network();
         self.reconcile(asked_at, inventory).await;
     }
 
@@ -112,6 +113,10 @@ impl Shell {
                 continue;
             };
             let report = convert::report(&vmm.state);
+            if report.fingerprint() == place.heard {
+                // Nothing new: an instance that is left alone stays out of memory.
+                continue;
+            }
             let message = InstanceMsg::Report {
                 sled: id,
                 vmm: VmmId::new(vmm.propolis_id.as_uuid()),
@@ -124,8 +129,12 @@ impl Shell {
         }
         for (vmm, instance) in held {
             if !listed.contains(&vmm) {
-                let input = Input::Absent { vmm, asked_at, evidence: Evidence::AbsentFromInventory };
-                let _ = self.instances.send(instance, InstanceMsg::Learned(input));
+                for (asked_at, evidence) in
+                    [(asked_at, Evidence::AbsentFromInventory), (self.booted_at, Evidence::SledRebooted)]
+                {
+                    let input = Input::Absent { vmm, asked_at, evidence };
+                    let _ = self.instances.send(instance, InstanceMsg::Learned(input));
+                }
             }
         }
     }

@@ -5,20 +5,27 @@
 //! position from which that evidence counts; the instance's core decides what it proves.
 
 mod calls;
+mod drain;
 mod inventory;
+mod registering;
 
+pub(crate) use drain::Asked;
+pub use drain::DrainStatus;
+
+use crate::answer::{CommandError, RequestContext};
 use crate::convert::VmmRequest;
 use crate::env::Env;
 use crate::instance::InstanceMsg;
 use crate::instances::Instances;
 use crate::ledger::LedgerHandle;
-use crate::writer::Writer;
-use journal::{Actor as Who, Context, Event, Recorded, StreamName};
+use crate::network::Network;
+use crate::writer::{AppendError, Writer};
+use journal::{Context, Event, Recorded, StreamName};
 use lifecycle::event::SledEvent;
 use lifecycle::input::Input;
-use lifecycle::sled::{Registration, RegistrationRefused, Sled, evolve, needs_witness, register};
+use lifecycle::sled::{Registration, Sled, SledCommand, decide, evolve};
 use lifecycle::vmm::Evidence;
-use lifecycle::{BootId, LeaseEpoch, SledId, Timestamp};
+use lifecycle::{BootId, LeaseEpoch, Rejected, SledId, Timestamp};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use sled_protocol::{self as wire, ControlPlaneError, SledClient, SledLease};
 use std::sync::Arc;
@@ -40,6 +47,16 @@ pub(crate) enum SledMsg {
     Heard,
     /// It did not answer.
     NotHeard(String),
+    /// An operator asks for something.
+    Command {
+        command: SledCommand,
+        context: RequestContext,
+        reply: oneshot::Sender<Result<(Sled, u64), CommandError>>,
+    },
+    /// Move guests away, if it drains.
+    Drain,
+    /// What became of asking instances to move away.
+    DrainAsked(Vec<Asked>),
     /// How is it doing?
     Look(oneshot::Sender<SledStatus>),
 }
@@ -53,6 +70,8 @@ pub struct SledStatus {
     pub unreachable: Option<(String, Timestamp)>,
     /// Calls to it that are under way.
     pub calls: usize,
+    /// How its drain is getting on, if it drains.
+    pub drain: Option<DrainStatus>,
 }
 
 /// What a sled's actor starts with.
@@ -61,6 +80,7 @@ pub(crate) struct SledArgs {
     pub(crate) id: SledId,
     pub(crate) ledger: LedgerHandle,
     pub(crate) instances: Instances,
+    pub(crate) network: Network,
 }
 
 /// Loading happens in the actor's own task, never in its supervisor's.
@@ -79,6 +99,7 @@ pub(crate) struct Shell {
     me: ActorRef<SledMsg>,
     ledger: LedgerHandle,
     instances: Instances,
+    network: Network,
     writer: Writer,
     state: Option<Sled>,
     /// Log position of its last boot.
@@ -91,6 +112,8 @@ pub(crate) struct Shell {
     is_asking: bool,
     /// Whether it could not be found when it was last looked for.
     is_missed: bool,
+    /// The drain under way.
+    drain: Option<drain::Drain>,
 }
 
 impl Actor for SledActor {
@@ -128,14 +151,23 @@ impl Actor for SledActor {
                 // A sled that hung up renews again.
                 let _ = reply.send(shell.on_renew(boot, epoch));
             }
-            SledMsg::Watch => shell.ask_inventory(),
+            SledMsg::Watch => {
+                shell.tell_of_expunge().await;
+                shell.ask_inventory();
+            }
             SledMsg::Inventoried { asked_at, result } => shell.on_inventory(asked_at, result).await,
+            SledMsg::Command { command, context, reply } => {
+                return shell.on_command(&command, &context, reply).await;
+            }
+            SledMsg::Drain => return shell.on_drain().await,
+            SledMsg::DrainAsked(asked) => shell.on_drain_asked(asked),
             SledMsg::Heard => shell.heard(),
             SledMsg::NotHeard(why) => shell.not_heard(why),
             SledMsg::Look(reply) => {
                 let calls = shell.env.limits.sled_calls_max - shell.permits.available_permits();
                 // Whoever asked may have gone.
-                let _ = reply.send(SledStatus { calls, ..shell.status.clone() });
+                let drain = shell.drain.as_ref().map(drain::Drain::status);
+                let _ = reply.send(SledStatus { calls, drain, ..shell.status.clone() });
             }
         }
         Ok(())
@@ -144,7 +176,7 @@ impl Actor for SledActor {
 
 impl Shell {
     async fn load(args: SledArgs, me: ActorRef<SledMsg>) -> Result<Self, ActorProcessingErr> {
-        let SledArgs { env, id, ledger, instances } = args;
+        let SledArgs { env, id, ledger, instances, network } = args;
         let (writer, records) = Writer::open(Arc::clone(&env), StreamName::Sled(id)).await?;
         let (mut state, mut booted_at) = (None, 0);
         for Recorded { event, meta, .. } in &records {
@@ -156,13 +188,14 @@ impl Shell {
             }
         }
         let permits = Arc::new(Semaphore::new(env.limits.sled_calls_max));
-        let status = SledStatus { last_contact: None, unreachable: None, calls: 0 };
+        let status = SledStatus { last_contact: None, unreachable: None, calls: 0, drain: None };
         let mut shell = Self {
             env,
             id,
             me,
             ledger,
             instances,
+            network,
             writer,
             state,
             booted_at,
@@ -172,11 +205,16 @@ impl Shell {
             watch: None,
             is_asking: false,
             is_missed: false,
+            drain: None,
         };
         shell.connect();
+        if shell.state.as_ref().is_some_and(|sled| sled.expunged.is_none()) {
+            shell.network.known(id);
+        }
         // A crash may have come between the boot's event and the evidence it gives.
         shell.tell_of_boot().await;
         shell.ask_inventory();
+        shell.plan_drain();
         Ok(shell)
     }
 
@@ -201,81 +239,74 @@ impl Shell {
         self.state.as_ref().and_then(|sled| sled.boot).map(|(_, epoch)| epoch)
     }
 
-    /// The lease is answered once it is durable; registering again with nothing new writes nothing.
-    async fn on_register(
+    /// Decides, appends, and acts on what an operator asked for.
+    async fn on_command(
         &mut self,
-        registration: &Registration,
-        reply: oneshot::Sender<Result<SledLease, ControlPlaneError>>,
+        command: &SledCommand,
+        context: &RequestContext,
+        reply: oneshot::Sender<Result<(Sled, u64), CommandError>>,
     ) -> Result<(), ActorProcessingErr> {
-        let events = match register(self.state.as_ref(), registration) {
+        let Some(state) = &self.state else {
+            let _ = reply.send(Err(Rejected::NoSuchSled(self.id).into()));
+            return Ok(());
+        };
+        let events = match decide(state, command) {
             Ok(events) => events,
-            Err(refused) => {
-                // A sled that hung up registers again.
-                let _ = reply.send(Err(match refused {
-                    RegistrationRefused::Expunged => ControlPlaneError::Expunged,
-                    RegistrationRefused::PastBoot => ControlPlaneError::StaleEpoch,
-                }));
+            Err(rejected) => {
+                let _ = reply.send(Err(rejected.into()));
                 return Ok(());
             }
         };
-        if needs_witness(self.state.as_ref(), registration) && !self.is_in_boot(registration).await {
-            // The sled repeats its registration; a message that was late is not repeated.
-            let why = "the sled could not be asked whether it is in this boot".to_owned();
-            let _ = reply.send(Err(ControlPlaneError::Unavailable(why)));
+        if let Err(error) = self.append(&events, &context.recorded()).await {
+            let ends_owner = error.ends_owner();
+            let _ = reply.send(Err(match &error {
+                AppendError::Unknown(_) => CommandError::Unknown(error.to_string()),
+                AppendError::Refused(_) | AppendError::Lost(_) => {
+                    CommandError::Unavailable(error.to_string())
+                }
+            }));
+            return if ends_owner { Err(error.into()) } else { Ok(()) };
+        }
+        tracing::info!(sled = %self.id, ?events, "sled changed by an operator");
+        let state = self.state.clone().expect("it is registered");
+        // A caller that hung up finds the outcome by looking.
+        let _ = reply.send(Ok((state, self.writer.position())));
+        self.plan_drain();
+        self.tell_of_expunge().await;
+        Ok(())
+    }
+
+    /// Appends and folds; nothing if there is nothing.
+    async fn append(&mut self, events: &[SledEvent], context: &Context) -> Result<(), AppendError> {
+        if events.is_empty() {
             return Ok(());
         }
-        if !events.is_empty() {
-            let recorded: Vec<Event> = events.iter().cloned().map(Event::from).collect();
-            let context = Context::of(Who::Sled(self.id));
-            let metas = match self.writer.append(&recorded, &context).await {
-                Ok(metas) => metas,
-                Err(error) => {
-                    let _ = reply.send(Err(ControlPlaneError::Unavailable(error.to_string())));
-                    return if error.ends_owner() { Err(error.into()) } else { Ok(()) };
-                }
-            };
-            for (event, meta) in events.iter().zip(metas) {
-                evolve(&mut self.state, event, meta);
-                if let SledEvent::Booted { boot, epoch } = event {
-                    tracing::info!(sled = %self.id, name = registration.properties.name, %boot, %epoch, "sled booted");
-                    self.booted_at = meta.position;
-                }
+        let recorded: Vec<Event> = events.iter().cloned().map(Event::from).collect();
+        let metas = self.writer.append(&recorded, context).await?;
+        for (event, meta) in events.iter().zip(metas) {
+            evolve(&mut self.state, event, meta);
+            if let SledEvent::Booted { boot, epoch } = event {
+                tracing::info!(sled = %self.id, %boot, %epoch, "sled booted");
+                self.booted_at = meta.position;
             }
         }
-        self.connect();
-        self.heard();
-        let epoch = self.epoch().expect("a registered sled has booted");
-        // A sled that hung up registers again.
-        let _ = reply
-            .send(Ok(SledLease { lease_epoch: wire::LeaseEpoch::new(epoch.get()), lease_seconds: None }));
-        self.tell_of_boot().await;
-        self.ask_inventory();
         Ok(())
     }
 
-    /// Asks the sled itself. Nothing else is journaled of it meanwhile: this actor is the only writer.
-    async fn is_in_boot(&self, registration: &Registration) -> bool {
-        let Some(client) = self.env.connector.connect(self.id, &registration.properties.address) else {
-            return false;
-        };
-        match calls::within(self.env.limits.sled_call, client.inventory()).await {
-            Ok(inventory) => inventory.boot_id.as_uuid() == registration.boot.uuid(),
-            Err(_) => false,
+    /// What is on an expunged sled is gone, by the operator's word; the sled is not asked. Told again at every
+    /// watch: a VMM may have been placed on it just before.
+    async fn tell_of_expunge(&mut self) {
+        if self.state.as_ref().is_none_or(|sled| sled.expunged.is_none()) {
+            return;
         }
-    }
-
-    /// A lease is not granted yet, so there is none to extend: the answer says whether the sled is who it
-    /// believes to be.
-    fn on_renew(&mut self, boot: BootId, epoch: LeaseEpoch) -> Result<(), ControlPlaneError> {
-        let sled = self.state.as_ref().ok_or(ControlPlaneError::Unknown)?;
-        if sled.expunged.is_some() {
-            return Err(ControlPlaneError::Expunged);
+        self.client = None;
+        self.network.expunged(self.id);
+        let (id, after) = (self.id, self.writer.position());
+        let on_sled = self.ledger.look(after, move |ledger| ledger.vmms_on(id).collect::<Vec<_>>()).await;
+        for (vmm, instance) in on_sled.unwrap_or_default() {
+            let input = Input::Gone { vmm, evidence: Evidence::SledExpunged };
+            let _ = self.instances.send(instance, InstanceMsg::Learned(input));
         }
-        if sled.boot != Some((boot, epoch)) {
-            return Err(ControlPlaneError::StaleEpoch);
-        }
-        self.heard();
-        Ok(())
     }
 
     /// What was registered before the boot is gone with it. Told again at every start: it is idempotent.
@@ -292,6 +323,13 @@ impl Shell {
         }
     }
 
+    /// It has just answered: the network can be pushed to it.
+    fn tell_network(&self) {
+        if let (Some(client), Some(epoch)) = (&self.client, self.epoch()) {
+            self.network.found(self.id, client, epoch);
+        }
+    }
+
     fn heard(&mut self) {
         self.status.last_contact = Some(self.env.clock.now());
         if let Some((why, since)) = self.status.unreachable.take() {
@@ -305,6 +343,7 @@ impl Shell {
         if self.status.unreachable.is_none() {
             tracing::warn!(sled = %self.id, why, "sled cannot be reached");
             self.ledger.reachable(self.id, false);
+            self.network.lost(self.id);
             self.status.unreachable = Some((why, self.env.clock.now()));
         }
     }

@@ -8,7 +8,8 @@ use journal::{Actor, Event, Recorded};
 use lifecycle::{Instance, InstanceId, InstanceSpec, Policy, ProjectId, RunState, Size, SledId, Timestamp};
 use sim_sled::embedded::{EmbeddedSled, Fabric, Options};
 use sim_sled::machine::Config;
-use sled_protocol::{BootId, SledClient, SledResources};
+use sim_sled::network::{SimProducers, SimSwitch};
+use sled_protocol::{BootId, Producers, SledClient, SledResources, Switch};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -53,6 +54,13 @@ impl SledConnector for Switchboard {
     }
 }
 
+/// What is pushed to beside the sleds.
+#[derive(Clone, Default)]
+pub struct Devices {
+    pub switch: Arc<SimSwitch>,
+    pub producers: Arc<SimProducers>,
+}
+
 pub struct Fleet {
     pub control: ControlPlane,
     pub log: Arc<SimLog>,
@@ -61,6 +69,8 @@ pub struct Fleet {
     pub project: ProjectId,
     pub fatal: Fatal,
     pub switchboard: Arc<Switchboard>,
+    pub fabric: Fabric,
+    pub devices: Devices,
 }
 
 /// Incarnations of the daemon draw from disjoint ids.
@@ -70,9 +80,12 @@ impl Fleet {
     pub async fn with_sleds(count: u128) -> Self {
         let log = Arc::new(SimLog::new());
         let cache = Arc::new(MemCache::default());
-        let (control, fatal, switchboard) = start_control(Arc::clone(&log), Arc::clone(&cache), 1).await;
+        let devices = Devices::default();
+        let (control, fatal, switchboard) =
+            start_control_with(Arc::clone(&log), Arc::clone(&cache), 1, devices.clone()).await;
         let (sleds, project) = (Vec::new(), ProjectId::new(Uuid::nil()));
-        let mut fleet = Self { control, log, cache, sleds, project, fatal, switchboard };
+        let fabric = Fabric::default();
+        let mut fleet = Self { control, log, cache, sleds, project, fatal, switchboard, fabric, devices };
         for n in 0..count {
             fleet.add_sled(n);
         }
@@ -106,7 +119,7 @@ impl Fleet {
             state_file: None,
             opened_at_micros: 1_700_000_000_000_000,
             control_plane: self.control.intake(),
-            fabric: Fabric::default(),
+            fabric: self.fabric.clone(),
         })
         .unwrap();
         let id = SledId::new(sled_id.as_uuid());
@@ -172,6 +185,15 @@ pub async fn start_control(
     cache: Arc<MemCache>,
     life: u64,
 ) -> (ControlPlane, Fatal, Arc<Switchboard>) {
+    start_control_with(log, cache, life, Devices::default()).await
+}
+
+pub async fn start_control_with(
+    log: Arc<SimLog>,
+    cache: Arc<MemCache>,
+    life: u64,
+    devices: Devices,
+) -> (ControlPlane, Fatal, Arc<Switchboard>) {
     let (fatal, switchboard) = (Fatal::default(), Arc::new(Switchboard::default()));
     let env = Env {
         clock: Arc::new(TestClock(Instant::now())),
@@ -179,6 +201,8 @@ pub async fn start_control(
         log,
         cache: Some(cache),
         connector: Arc::clone(&switchboard) as Arc<dyn SledConnector>,
+        switch: Some(devices.switch as Arc<dyn Switch>),
+        producers: Some(devices.producers as Arc<dyn Producers>),
         policy: Policy::default(),
         limits: Limits::default(),
         build: "test".to_owned(),
@@ -201,5 +225,8 @@ pub fn spec(project: ProjectId, name: &str) -> InstanceSpec {
         hostname: name.to_owned(),
         size: Size { ncpus: 2, memory: 4 << 30 },
         auto_restart: None,
+        cpu_platform: None,
+        boot_disk: None,
+        jumbo_frames: false,
     }
 }

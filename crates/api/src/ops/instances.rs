@@ -11,6 +11,9 @@ use eventlog::ReadError;
 use replay::{At, Entry, InstanceState};
 use serde::Serialize;
 use std::sync::Arc;
+use utoipa::ToSchema;
+use utoipa::openapi::Ref;
+use utoipa::openapi::schema::{Array, ArrayBuilder};
 
 /// Entries of a history page if the client does not say.
 const ENTRIES_DEFAULT: usize = 100;
@@ -19,13 +22,20 @@ const ENTRIES_DEFAULT: usize = 100;
 const ENTRIES_MAX: usize = 1_000;
 
 /// A piece of an instance's history.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = History)]
 pub(super) struct HistoryView {
+    #[schema(schema_with = entries)]
     items: Vec<Entry>,
     /// What to give as `after` to go on; none at the end.
     next_after: Option<u64>,
     /// From where on the history is kept.
     complete_since: &'static str,
+}
+
+/// What an entry is, another crate says.
+fn entries() -> Array {
+    ArrayBuilder::new().items(Ref::from_schema_name("HistoryEntry")).build()
 }
 
 /// The fold as it was at `at` (default: as it is).
@@ -68,8 +78,13 @@ pub(super) async fn history(
 }
 
 fn past_error(error: replay::Error, found: &FoundInstance) -> ApiError {
+    past_error_of(error, || found.not_found())
+}
+
+/// Why a question about the past has no answer; `not_found` says that there is no such thing.
+pub(super) fn past_error_of(error: replay::Error, not_found: impl FnOnce() -> ApiError) -> ApiError {
     match error {
-        replay::Error::NoSuchInstance(_) => found.not_found(),
+        replay::Error::NoSuchInstance(_) => not_found(),
         error @ (replay::Error::NotYetCreated { .. }
         | replay::Error::NoSuchVersion { .. }
         | replay::Error::NoSuchPosition { .. }) => ApiError::invalid_request(error.to_string()),

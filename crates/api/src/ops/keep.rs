@@ -20,6 +20,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::sync::mpsc;
+use utoipa::ToSchema;
 
 /// Pieces of an export that may wait for a slow client: what it has not taken holds up the export, not the
 /// daemon.
@@ -29,7 +30,8 @@ const PIECE_BYTES: usize = 64 << 10;
 /// Records of one answer of the tail.
 const TAIL_MAX: u64 = 1_000;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Snapshot)]
 pub(super) struct SnapshotView {
     to: String,
     position: u64,
@@ -38,7 +40,8 @@ pub(super) struct SnapshotView {
     bytes: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Compaction)]
 pub(super) struct CompactView {
     segments: u64,
     bytes_before: u64,
@@ -46,14 +49,16 @@ pub(super) struct CompactView {
     damaged: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Tail)]
 pub(super) struct TailView {
     items: Vec<TailEntry>,
     /// Last durable position.
     durable: u64,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = TailEntry)]
 struct TailEntry {
     position: u64,
     time: Option<String>,
@@ -67,7 +72,9 @@ struct TailEntry {
     clippy::disallowed_methods,
     reason = "nothing simulated waits for it, and its order does not matter"
 )]
-async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, ApiError> {
+pub(super) async fn aside<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, ApiError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| ApiError::internal(error.to_string()))
 }
 

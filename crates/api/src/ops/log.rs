@@ -6,8 +6,10 @@ use axum::extract::State;
 use projections::Stage;
 use serde::Serialize;
 use std::sync::Arc;
+use utoipa::ToSchema;
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = LogStats)]
 pub(super) struct StatsView {
     durable: u64,
     streams: u64,
@@ -23,13 +25,15 @@ pub(super) struct StatsView {
     live_instances: usize,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Quarantined)]
 struct QuarantinedView {
     stream: String,
     reason: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = ReadModel)]
 struct ReadModelView {
     position: u64,
     stage: &'static str,

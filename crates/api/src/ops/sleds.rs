@@ -1,24 +1,38 @@
 //! Sleds, as they are doing.
 
+use super::verbs::optional_fields;
 use crate::error::ApiError;
+use crate::frame::Caller;
+use crate::keyed::{Once, used_otherwise};
 use crate::refusal::command_error;
+use crate::selector::{self, RawPath};
 use crate::state::App;
-use actors::sled::SledStatus;
+use crate::v1::recorded;
+use crate::v1::repeat::together;
+use actors::sled::{DrainStatus, SledStatus};
 use axum::Json;
+use axum::body::Bytes;
 use axum::extract::State;
-use lifecycle::SledId;
+use axum::response::Response;
+use eventlog::Position;
+use journal::{Event, StreamName};
 use lifecycle::ledger::{Room, SledLoad};
+use lifecycle::sled::SledCommand;
+use lifecycle::{InstanceId, SledEvent, SledId};
 use replay::time::rfc3339;
 use serde::Serialize;
 use std::sync::Arc;
+use utoipa::ToSchema;
 
 #[derive(Serialize)]
 pub(super) struct SledsView {
     items: Vec<SledView>,
 }
 
-#[derive(Serialize)]
-struct SledView {
+#[derive(Serialize, ToSchema)]
+#[schema(as = SledHealth)]
+pub(super) struct SledView {
+    #[schema(value_type = uuid::Uuid)]
     id: SledId,
     name: String,
     provisionable: bool,
@@ -29,15 +43,51 @@ struct SledView {
     calls: usize,
     room: RoomView,
     held: RoomView,
+    cpu_family: String,
+    expunged: bool,
+    drain: Option<DrainView>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Drain)]
+struct DrainView {
+    since: String,
+    /// Instances that still have a VMM on it.
+    left: usize,
+    #[schema(value_type = Vec<uuid::Uuid>)]
+    moving: Vec<InstanceId>,
+    blocked: Vec<BlockedView>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = DrainBlocked)]
+struct BlockedView {
+    #[schema(value_type = uuid::Uuid)]
+    instance_id: InstanceId,
+    reason: String,
+}
+
+impl From<DrainStatus> for DrainView {
+    fn from(drain: DrainStatus) -> Self {
+        let blocked = |(instance_id, reason)| BlockedView { instance_id, reason };
+        Self {
+            since: rfc3339(drain.since),
+            left: drain.left,
+            moving: drain.moving,
+            blocked: drain.blocked.into_iter().map(blocked).collect(),
+        }
+    }
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = Unreachable)]
 struct UnreachableView {
     reason: String,
     since: String,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = Room)]
 struct RoomView {
     threads: u32,
     memory: u64,
@@ -52,13 +102,13 @@ impl From<Room> for RoomView {
 pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<SledsView>, ApiError> {
     let never = || ApiError::internal("a list of sleds was not found");
     let sleds = app.control.sleds().await.map_err(|error| command_error(error, never))?;
-    Ok(Json(SledsView { items: sleds.into_iter().map(|(load, status)| view(load, status)).collect() }))
+    Ok(Json(SledsView { items: sleds.into_iter().map(|(load, status)| view_of(load, status)).collect() }))
 }
 
-fn view(load: SledLoad, status: Option<SledStatus>) -> SledView {
-    let (last_contact, unreachable, calls) = match status {
-        None => (None, None, 0),
-        Some(status) => (status.last_contact, status.unreachable, status.calls),
+fn view_of(load: SledLoad, status: Option<SledStatus>) -> SledView {
+    let (last_contact, unreachable, calls, drain) = match status {
+        None => (None, None, 0, None),
+        Some(status) => (status.last_contact, status.unreachable, status.calls, status.drain),
     };
     SledView {
         id: load.id,
@@ -70,5 +120,84 @@ fn view(load: SledLoad, status: Option<SledStatus>) -> SledView {
         calls,
         room: load.room.into(),
         held: load.held.into(),
+        cpu_family: load.cpu_family,
+        expunged: load.is_expunged,
+        drain: drain.map(DrainView::from),
     }
+}
+
+async fn one(app: &App, id: SledId) -> Result<SledView, ApiError> {
+    let not_found = || ApiError::not_found("sled", &format!("id \"{id}\""));
+    let load = app.control.sled(id).await.map_err(|error| command_error(error, not_found))?;
+    let status = app.control.sled_status(id).await;
+    Ok(view_of(load, status))
+}
+
+pub(super) async fn view(State(app): State<Arc<App>>, path: RawPath) -> Result<Json<SledView>, ApiError> {
+    one(&app, selector::sled(path)?).await.map(Json)
+}
+
+/// What a request about one sled consists of; its body may give a reason.
+type About = (State<Arc<App>>, Caller, Once);
+
+pub(super) async fn cordon(about: About, path: RawPath, body: Bytes) -> Result<Response, ApiError> {
+    ask(about, path, &body, SledCommand::Cordon).await
+}
+
+pub(super) async fn uncordon(about: About, path: RawPath, body: Bytes) -> Result<Response, ApiError> {
+    ask(about, path, &body, SledCommand::Uncordon).await
+}
+
+pub(super) async fn drain(about: About, path: RawPath, body: Bytes) -> Result<Response, ApiError> {
+    ask(about, path, &body, SledCommand::Drain).await
+}
+
+pub(super) async fn expunge(about: About, path: RawPath, body: Bytes) -> Result<Response, ApiError> {
+    ask(about, path, &body, SledCommand::Expunge).await
+}
+
+/// An expunge needs a reason of its own; what can be taken back does not.
+async fn ask(
+    (State(app), Caller(caller), once): About,
+    path: RawPath,
+    body: &Bytes,
+    command: fn(String) -> SledCommand,
+) -> Result<Response, ApiError> {
+    let id = selector::sled(path)?;
+    let fields = optional_fields(body, &["reason"])?;
+    let needs_reason = matches!(command(String::new()), SledCommand::Expunge(_));
+    let reason = match fields.optional_text("reason")? {
+        Some(reason) => reason.to_owned(),
+        None if needs_reason => fields.text("reason")?.to_owned(),
+        None => "no reason given".to_owned(),
+    };
+    let not_found = || ApiError::not_found("sled", &format!("id \"{id}\""));
+    let turn = once.turn(&app).await?;
+    let position = if let Some(position) = turn.recorded {
+        asked_before(&app, position, id, &command(reason))?
+    } else {
+        let control = app.control.clone();
+        let asked = turn.perform(async move { control.ask_sled(id, command(reason), caller).await }).await?;
+        asked.map_err(|error| command_error(error, not_found))?.1
+    };
+    Ok(recorded(position, Json(one(&app, id).await?)))
+}
+
+/// Where what an earlier request with the same key asked of the sled was recorded; refused if it asked for
+/// something else. The last event of a command is its own: what comes before is what it took along.
+fn asked_before(app: &App, position: Position, sled: SledId, command: &SledCommand) -> Result<u64, ApiError> {
+    let events = together(app, position)?;
+    let last =
+        events.last().filter(|last| last.stream == StreamName::Sled(sled)).ok_or_else(used_otherwise)?;
+    let Event::Sled(event) = &last.event else {
+        return Err(used_otherwise());
+    };
+    let is_same = match (event, command) {
+        (SledEvent::ProvisionableChanged { provisionable: false, reason }, SledCommand::Cordon(asked))
+        | (SledEvent::ProvisionableChanged { provisionable: true, reason }, SledCommand::Uncordon(asked))
+        | (SledEvent::DrainBegan { reason }, SledCommand::Drain(asked))
+        | (SledEvent::Expunged { reason }, SledCommand::Expunge(asked)) => reason == asked,
+        _ => false,
+    };
+    if is_same { Ok(last.meta.position) } else { Err(used_otherwise()) }
 }

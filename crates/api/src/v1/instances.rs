@@ -1,10 +1,11 @@
 //! Instances.
 
-use super::recorded;
+use super::{recorded, repeat};
 use crate::body::{Fields, not_allowed};
 use crate::error::ApiError;
 use crate::frame::Caller;
 use crate::fresh::Arrived;
+use crate::keyed::Once;
 use crate::page::{Key, List, PageRequest, PageView, Place, SortBy};
 use crate::query::Params;
 use crate::refusal::command_error;
@@ -19,14 +20,27 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use lifecycle::spec::NCPUS_MAX;
-use lifecycle::{AutoRestartPolicy, InstanceId, InstanceSpec, ProjectId, Size};
+use lifecycle::{AutoRestartPolicy, InstanceId, InstanceSpec, ProjectId, Size, SpecChange};
 use projections::InstanceRow;
 use std::sync::Arc;
+use uuid::Uuid;
 
 const SORTS: &[SortBy] = &[SortBy::NameAscending, SortBy::NameDescending, SortBy::IdAscending];
 
-const CREATE_FIELDS: &[&str] =
-    &["name", "description", "hostname", "ncpus", "memory", "start", "auto_restart_policy"];
+const CREATE_FIELDS: &[&str] = &[
+    "name",
+    "description",
+    "hostname",
+    "ncpus",
+    "memory",
+    "start",
+    "auto_restart_policy",
+    "cpu_platform",
+    "enable_jumbo_frames",
+];
+
+const UPDATE_FIELDS: &[&str] =
+    &["ncpus", "memory", "auto_restart_policy", "boot_disk", "cpu_platform", "enable_jumbo_frames"];
 
 pub(super) async fn list(arrived: Arrived, params: Params) -> Result<Json<PageView<InstanceView>>, ApiError> {
     let PageRequest { resumed, limit } = PageRequest::read(List::Instances, &params)?;
@@ -72,6 +86,7 @@ pub(super) async fn create(
     State(app): State<Arc<App>>,
     Caller(caller): Caller,
     arrived: Arrived,
+    once: Once,
     params: Params,
     body: Bytes,
 ) -> Result<Response, ApiError> {
@@ -80,10 +95,17 @@ pub(super) async fn create(
     let start = fields.flag_or("start", true)?;
     let project = project_in_query(&params, &arrived).await?;
     let new = NewInstance { spec: unplaced.within(project.id), start };
-    let created = app.control.create_instance(new, caller).await;
-    let Accepted { instance, position } =
-        created.map_err(|error| command_error(error, || project.not_found()))?;
-    Ok(recorded(position, (StatusCode::CREATED, Json(InstanceView::from(*instance)))))
+    let turn = once.turn(&app).await?;
+    if let Some(position) = turn.recorded {
+        let accepted = repeat::created(&app, position, &new)?;
+        return Ok(answer_created(accepted));
+    }
+    let created = turn.perform(async move { app.control.create_instance(new, caller).await }).await?;
+    Ok(answer_created(created.map_err(|error| command_error(error, || project.not_found()))?))
+}
+
+fn answer_created(Accepted { instance, position }: Accepted) -> Response {
+    recorded(position, (StatusCode::CREATED, Json(InstanceView::from(*instance))))
 }
 
 /// The body of a create: everything but the project.
@@ -93,6 +115,8 @@ struct Unplaced {
     hostname: String,
     size: Size,
     auto_restart: Option<AutoRestartPolicy>,
+    cpu_platform: Option<String>,
+    jumbo_frames: bool,
 }
 
 impl Unplaced {
@@ -100,29 +124,71 @@ impl Unplaced {
         let name = fields.text("name")?.to_owned();
         let description = fields.text("description")?.to_owned();
         let hostname = fields.text("hostname")?.to_owned();
-        let ncpus = u16::try_from(fields.number("ncpus")?)
-            .map_err(|_| not_allowed("ncpus", format!("ncpus must be between 1 and {NCPUS_MAX}")))?;
-        let memory = fields.number("memory")?;
-        let auto_restart = match fields.optional_text("auto_restart_policy")? {
-            None => None,
-            Some("never") => Some(AutoRestartPolicy::Never),
-            Some("best_effort") => Some(AutoRestartPolicy::BestEffort),
-            Some(_) => {
-                let problem = "auto_restart_policy must be \"never\" or \"best_effort\"";
-                return Err(not_allowed("auto_restart_policy", problem));
-            }
-        };
-        Ok(Self { name, description, hostname, size: Size { ncpus, memory }, auto_restart })
+        let (size, auto_restart) = (size(fields)?, auto_restart(fields)?);
+        let cpu_platform = fields.optional_text("cpu_platform")?.map(str::to_owned);
+        let jumbo_frames = fields.flag_or("enable_jumbo_frames", false)?;
+        Ok(Self { name, description, hostname, size, auto_restart, cpu_platform, jumbo_frames })
     }
 
     fn within(self, project: ProjectId) -> InstanceSpec {
-        let Self { name, description, hostname, size, auto_restart } = self;
-        InstanceSpec { project, name, description, hostname, size, auto_restart }
+        let Self { name, description, hostname, size, auto_restart, cpu_platform, jumbo_frames } = self;
+        InstanceSpec {
+            project,
+            name,
+            description,
+            hostname,
+            size,
+            auto_restart,
+            cpu_platform,
+            boot_disk: None,
+            jumbo_frames,
+        }
     }
 }
 
+fn size(fields: &Fields) -> Result<Size, ApiError> {
+    let ncpus = u16::try_from(fields.number("ncpus")?)
+        .map_err(|_| not_allowed("ncpus", format!("ncpus must be between 1 and {NCPUS_MAX}")))?;
+    Ok(Size { ncpus, memory: fields.number("memory")? })
+}
+
+fn auto_restart(fields: &Fields) -> Result<Option<AutoRestartPolicy>, ApiError> {
+    match fields.optional_text("auto_restart_policy")? {
+        None => Ok(None),
+        Some("never") => Ok(Some(AutoRestartPolicy::Never)),
+        Some("best_effort") => Ok(Some(AutoRestartPolicy::BestEffort)),
+        Some(_) => {
+            let problem = "auto_restart_policy must be \"never\" or \"best_effort\"";
+            Err(not_allowed("auto_restart_policy", problem))
+        }
+    }
+}
+
+/// The body of an update: everything that may change, as it shall be.
+fn change(fields: &Fields) -> Result<SpecChange, ApiError> {
+    let boot_disk = match fields.optional_text("boot_disk")? {
+        None => None,
+        Some(text) => Some(Uuid::try_parse(text).map_err(|_| {
+            not_allowed("boot_disk", "boot_disk must be a disk's UUID: musher keeps it, and has no disks")
+        })?),
+    };
+    Ok(SpecChange {
+        size: size(fields)?,
+        auto_restart: auto_restart(fields)?,
+        cpu_platform: fields.optional_text("cpu_platform")?.map(str::to_owned),
+        boot_disk,
+        jumbo_frames: fields.flag_or("enable_jumbo_frames", false)?,
+    })
+}
+
+pub(super) async fn update(about: About, path: RawPath, body: Bytes) -> Result<Response, ApiError> {
+    let change = Box::new(change(&Fields::parse(&body, UPDATE_FIELDS)?)?);
+    let Accepted { instance, position } = accepted(about, path, Ask::Update { change }).await?;
+    Ok(recorded(position, (StatusCode::OK, Json(InstanceView::from(*instance)))))
+}
+
 /// What a request about one instance consists of; its body, if there is one, is not looked at.
-type About = (State<Arc<App>>, Caller, Arrived, Params);
+pub(crate) type About = (State<Arc<App>>, Caller, Arrived, Once, Params);
 
 pub(super) async fn start(about: About, path: RawPath) -> Result<Response, ApiError> {
     order(about, path, Ask::Start).await
@@ -146,9 +212,15 @@ async fn order(about: About, path: RawPath, ask: Ask) -> Result<Response, ApiErr
     Ok(recorded(position, (StatusCode::ACCEPTED, Json(InstanceView::from(*instance)))))
 }
 
-async fn accepted(about: About, path: RawPath, ask: Ask) -> Result<Accepted, ApiError> {
-    let (State(app), Caller(caller), arrived, params) = about;
+/// Asks an instance, or answers as before what was asked with the same key.
+pub(crate) async fn accepted(about: About, path: RawPath, ask: Ask) -> Result<Accepted, ApiError> {
+    let (State(app), Caller(caller), arrived, once, params) = about;
+    let turn = once.turn(&app).await?;
+    if let Some(position) = turn.recorded {
+        return repeat::ordered(&app, position, &ask, path, &params, &arrived).await;
+    }
     let found = instance(path, &params, &arrived).await?;
-    let asked = app.control.ask(found.id, ask, caller).await;
+    let id = found.id;
+    let asked = turn.perform(async move { app.control.ask(id, ask, caller).await }).await?;
     asked.map_err(|error| command_error(error, || found.not_found()))
 }

@@ -215,3 +215,36 @@ async fn a_request_is_answered_in_time_and_the_work_at_hand_is_bounded() {
     assert_eq!(ping.0.status, 200);
     assert!(ping.1 >= config.request_time, "it waited for the one permit: {:?}", ping.1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn every_read_waits_for_the_position_that_the_client_names() {
+    let stack = Stack::start(1).await;
+    stack.project("demo").await;
+    let durable = stack.durable();
+    let (now, next) = (durable.to_string(), (durable + 1).to_string());
+    for path in [
+        "/v1/projects",
+        "/v1/instances?project=demo",
+        "/v1/system/hardware/sleds",
+        "/v1/me",
+        "/ops/v1/sleds",
+        "/ops/v1/attention",
+        "/ops/v1/log/stats",
+        "/ops/v1/log/tail",
+        "/ops/v1/events?follow=false",
+    ] {
+        let named = |position: &str| request(Method::GET, path, &[("x-min-position", position)]);
+        assert_eq!(stack.raw(named(&now)).await.status(), 200, "{path}");
+        let refused = stack.send(named(&next)).await;
+        assert_eq!((refused.status.as_u16(), refused.refusal().1), (503, "ServiceNotAvailable"), "{path}");
+        assert!(refused.refusal().2.contains(&format!("has not reached {next} in time")), "{path}");
+        assert_eq!(stack.send(named("x")).await.status, 400, "{path}");
+    }
+    // What becomes durable meanwhile is waited for.
+    let named = request(Method::GET, "/v1/instances?project=demo", &[("x-min-position", &next)]);
+    let (listed, _) = tokio::join!(stack.send(named), async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        stack.stopped("demo", "web").await
+    });
+    assert_eq!((listed.status.as_u16(), listed.names()), (200, vec!["web".to_owned()]));
+}

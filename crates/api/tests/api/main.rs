@@ -3,12 +3,19 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+mod alarms;
 mod bodies;
+mod feed;
 mod framing;
+mod keyed;
 mod life;
+mod metrics;
+mod operate;
 mod operators;
+mod orders;
 mod paging;
 mod refusals;
 mod server;
 mod sleds;
 mod stack;
+mod traces;

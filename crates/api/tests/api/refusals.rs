@@ -4,7 +4,7 @@ use crate::stack::{Stack, new_instance};
 use axum::http::Method;
 use serde_json::{Value, json};
 
-const NO_ID: &str = "a0b1c2d3-0000-4000-8000-000000000001";
+pub const NO_ID: &str = "a0b1c2d3-0000-4000-8000-000000000001";
 
 /// A create in which one field is another.
 fn with(field: &str, value: Value) -> String {
@@ -20,17 +20,17 @@ fn without(field: &str) -> String {
 }
 
 /// Method, path and body; status, error code and message.
-type Row<'a> = (Method, &'a str, String, u16, &'a str, String);
+pub type Row<'a> = (Method, &'a str, String, u16, &'a str, String);
 
-fn bad<'a>(method: Method, path: &'a str, body: String, message: &str) -> Row<'a> {
+pub fn bad<'a>(method: Method, path: &'a str, body: String, message: &str) -> Row<'a> {
     (method, path, body, 400, "InvalidRequest", message.to_owned())
 }
 
-fn missing(method: Method, path: &str, body: String, message: String) -> Row<'_> {
+pub fn missing(method: Method, path: &str, body: String, message: String) -> Row<'_> {
     (method, path, body, 404, "ObjectNotFound", message)
 }
 
-async fn check(stack: &Stack, table: Vec<Row<'_>>) {
+pub async fn check(stack: &Stack, table: Vec<Row<'_>>) {
     for (method, path, body, status, code, message) in table {
         let durable = stack.durable();
         let answer = stack.call(method.clone(), path, body.clone()).await;

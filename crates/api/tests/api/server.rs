@@ -159,3 +159,36 @@ async fn connections_beyond_the_limit_wait_for_their_turn() {
     drop(first);
     assert!(second.await.starts_with("HTTP/1.1 200 "));
 }
+
+#[tokio::test]
+async fn a_reader_of_the_feed_that_takes_nothing_is_dropped_and_the_others_are_served() {
+    let config = ApiConfig { write_stall: Duration::from_millis(200), ..ApiConfig::default() };
+    let served = served(config).await;
+    served.stack.project("demo").await;
+    // More than what the system and the server hold for a connection.
+    for nth in 0..3_000 {
+        let mut body = crate::stack::new_instance(&format!("web-{nth}"));
+        body["start"] = serde_json::json!(false);
+        body["description"] = serde_json::json!("d".repeat(512));
+        let created = served.stack.post("/v1/instances?project=demo", &body).await;
+        assert_eq!(created.status, 201, "{}", created.body);
+    }
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4 << 10).unwrap();
+    let mut slow = socket.connect(served.address).await.unwrap();
+    slow.write_all(b"GET /ops/v1/events?after=0 HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+    let mut begun = [0; 15];
+    slow.read_exact(&mut begun).await.unwrap();
+    assert_eq!(&begun, b"HTTP/1.1 200 OK");
+    let whole = b"GET /ops/v1/events?after=0&follow=false HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let all = exchange(served.address, whole).await;
+    assert_eq!(all.matches("\ndata: ").count() as u64, served.stack.durable());
+    let scrape = b"GET /metrics HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    for _ in 0..500 {
+        if exchange(served.address, scrape).await.contains("musher_event_feeds_open 0\n") {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("the feed of a reader that takes nothing is still open");
+}

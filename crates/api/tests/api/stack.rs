@@ -90,6 +90,11 @@ impl Stack {
 
     /// A control plane with so many sleds, all registered.
     pub async fn start_with(sleds: u128, mode: Mode, config: ApiConfig) -> Self {
+        Self::start_under(Policy::default(), sleds, mode, config).await
+    }
+
+    /// A control plane with rules of its own and so many sleds, all registered.
+    pub async fn start_under(policy: Policy, sleds: u128, mode: Mode, config: ApiConfig) -> Self {
         let log = SimLog::new();
         let connector = Arc::new(TestSleds::default());
         let env = Env {
@@ -98,7 +103,9 @@ impl Stack {
             log: Arc::new(log.clone()),
             cache: None,
             connector: Arc::clone(&connector) as Arc<dyn SledConnector>,
-            policy: Policy::default(),
+            switch: None,
+            producers: None,
+            policy,
             limits: Limits::default(),
             build: "test".to_owned(),
             fatal: Fatal::default(),
@@ -124,8 +131,9 @@ impl Stack {
             state,
             sleds: Vec::new(),
         };
+        let fabric = Fabric::default();
         for nth in 0..sleds {
-            let sled = stack.open_sled(nth, mode);
+            let sled = stack.open_sled(nth, mode, &fabric);
             connector.0.lock().unwrap().insert(sled_id(nth), sled.clone());
             stack.sleds.push(sled);
         }
@@ -135,7 +143,7 @@ impl Stack {
         stack
     }
 
-    fn open_sled(&self, nth: u128, mode: Mode) -> EmbeddedSled {
+    fn open_sled(&self, nth: u128, mode: Mode, fabric: &Fabric) -> EmbeddedSled {
         let name = format!("sim-{nth}");
         let id = wire::SledId::from_uuid(sled_id(nth).uuid());
         let config = Config { mode, ..Config::new(id, &name, &name, 7) };
@@ -145,7 +153,7 @@ impl Stack {
             state_file: None,
             opened_at_micros: EPOCH_MICROS,
             control_plane: self.control.intake(),
-            fabric: Fabric::default(),
+            fabric: fabric.clone(),
         })
         .unwrap()
     }
@@ -203,6 +211,38 @@ impl Stack {
         self.call(Method::POST, path, Body::from(body.to_string())).await
     }
 
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.call(Method::PUT, path, Body::from(body.to_string())).await
+    }
+
+    /// The id of the VMM that an instance runs in, and of its sled.
+    pub async fn active(&self, instance: &str) -> (String, String) {
+        let state = self.get(&format!("/ops/v1/instances/{instance}")).await;
+        let vmm = state.body["state"]["active"].as_str().unwrap().to_owned();
+        let sled = state.body["state"]["vmms"][&vmm]["sled"].as_str().unwrap().to_owned();
+        (vmm, sled)
+    }
+
+    /// An instance by this name that runs; answers its id.
+    pub async fn running(&self, project: &str, name: &str) -> String {
+        let answer = self.create(project, name, true).await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+        let id = answer.text("id");
+        self.until_run_state(&id, "running").await;
+        id
+    }
+
+    /// The same on a sled in explicit mode.
+    pub async fn stepped_up(&self, project: &str, name: &str) -> String {
+        let id = self.create(project, name, true).await.text("id");
+        let (vmm, sled) = self.active(&id).await;
+        let nth =
+            (0_u128..).zip(0_usize..self.sleds.len()).find(|(nth, _)| sled_id(*nth).to_string() == sled);
+        self.step(nth.unwrap().1, vmm.parse().unwrap()).await;
+        self.until_run_state(&id, "running").await;
+        id
+    }
+
     pub async fn call(&self, method: Method, path: &str, body: impl Into<Body>) -> Answer {
         let request = Request::builder().method(method).uri(path).body(body.into()).unwrap();
         self.send(request).await
@@ -210,6 +250,22 @@ impl Stack {
 
     pub async fn send(&self, request: Request<Body>) -> Answer {
         checked(self.router.clone().oneshot(request).await.unwrap()).await
+    }
+
+    /// An answer as it comes, for what is no JSON.
+    pub async fn raw(&self, request: Request<Body>) -> axum::response::Response {
+        self.router.clone().oneshot(request).await.unwrap()
+    }
+
+    /// POST with a key that makes repeats of it one request.
+    pub async fn post_once(&self, key: &str, path: &str, body: &Value) -> Answer {
+        let request = Request::builder().method(Method::POST).uri(path).header("idempotency-key", key);
+        self.send(request.body(Body::from(body.to_string())).unwrap()).await
+    }
+
+    /// The same log, control plane and read model behind another router, as after a restart of the HTTP layer.
+    pub fn again(&mut self, config: ApiConfig) {
+        self.router = router(self.state.clone(), config);
     }
 
     /// Speaks to what sleds call.

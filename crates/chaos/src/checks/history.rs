@@ -2,7 +2,7 @@
 
 use super::Broken;
 use crate::world::{ClientAnswer, names};
-use eventlog::SimStore;
+use eventlog::{Position, SimStore};
 use lifecycle::RequestId;
 use std::collections::BTreeMap;
 use uuid::Uuid;
@@ -13,9 +13,30 @@ pub(crate) struct History {
     acknowledged: BTreeMap<RequestId, u64>,
     /// Ids under which something else was accepted.
     other_body: BTreeMap<RequestId, u64>,
+    /// Requests in the log, durable or not, by the append that carries each out.
+    written: BTreeMap<RequestId, u64>,
 }
 
 impl History {
+    pub(super) fn written_for(&mut self, request: RequestId, position: u64) {
+        self.written.insert(request, position);
+    }
+
+    pub(super) fn crashed(&mut self, durable: Position) {
+        self.written.retain(|_, position| *position <= durable.get());
+    }
+
+    /// C7: a refused request left no trace.
+    pub(super) fn refused(&self, request: RequestId) -> Result<(), Broken> {
+        match self.written.get(&request) {
+            None => Ok(()),
+            Some(position) => {
+                let id = names::request_number(request);
+                Err(Broken::new("C7", format!("r{id} was refused and is in the log at p{position}")))
+            }
+        }
+    }
+
     /// I8: the same id always gets the same answer.
     pub(super) fn acknowledged(&mut self, request: RequestId, position: u64) -> Result<(), Broken> {
         let id = names::request_number(request);

@@ -3,6 +3,7 @@
 //! * [`log`] folds what is durable a second time, on its own, and compares;
 //! * [`guests`] listens to the sleds' own truth;
 //! * [`history`] remembers what clients were told;
+//! * [`migrations`], [`restarts`] and [`losses`] follow the log for what each of them is about;
 //! * what must hold at rest is asked in `world/observe.rs`, where everything can be seen at once.
 //!
 //! Invariants are named as `docs/testing.md` numbers them (`I6`); those that the rules check themselves carry
@@ -11,14 +12,19 @@
 pub(crate) mod guests;
 pub(crate) mod history;
 pub(crate) mod log;
+mod losses;
+mod migrations;
+mod restarts;
 
 use crate::bug::Bug;
+use crate::faults::Entity;
+use crate::scenario::Scenario;
 use crate::world::names;
 use eventlog::{Position, Record, SimStore, StreamId, Version};
-use lifecycle::{Input, Instance, InstanceEvent, RequestId, invariant};
+use lifecycle::{Command, Input, Instance, InstanceEvent, Intent, RequestId, invariant};
 use serde::Serialize;
 use sim_sled::machine::Request;
-use sled_protocol::{PropolisId, SledVmmState};
+use sled_protocol::{PropolisId, SledError, SledVmmState};
 
 /// What sort of failure: each has its own exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -54,6 +60,7 @@ impl Failure {
 
 /// All checkers, and what they found.
 pub(crate) struct Checks {
+    scenario: Scenario,
     failure: Option<Failure>,
     pub(crate) log: log::LogChecks,
     guests: guests::GuestChecks,
@@ -61,14 +68,15 @@ pub(crate) struct Checks {
 }
 
 impl Checks {
-    pub(crate) fn new(bug: Option<Bug>) -> Self {
+    pub(crate) fn new(scenario: &Scenario) -> Self {
         let mut checks = Self {
+            scenario: scenario.clone(),
             failure: None,
             log: log::LogChecks::default(),
             guests: guests::GuestChecks::default(),
             history: history::History::default(),
         };
-        if bug == Some(Bug::Canary) {
+        if scenario.bug == Some(Bug::Canary) {
             checks.broken("canary", 0, "the canary fails always".to_owned());
         }
         checks
@@ -118,17 +126,50 @@ impl Checks {
             );
         }
         self.log.written(place.1);
+        self.log.appended(place.0, at_us);
     }
 
     /// Records became durable.
     pub(crate) fn durable(&mut self, at_us: u64, records: &[Record]) {
-        let found = self.log.durable(records);
+        let found = self.log.durable(records, &self.scenario);
         self.note(at_us, found);
+        for (vmm, report) in std::mem::take(&mut self.log.reports) {
+            let found = self.guests.was_said(vmm, report.generation, report.state);
+            self.note(at_us, found);
+        }
+        for (instance, vmms) in std::mem::take(&mut self.log.shutdowns) {
+            // I33: a guest that is said to have shut itself down did, or was told to.
+            if !self.guests.has_shut_down_in(&vmms) {
+                let entity = names::entity(instance);
+                self.broken("I33", at_us, format!("{entity} did not shut itself down, and reads so"));
+            }
+        }
+        for migration in std::mem::take(&mut self.log.migrations.succeeded) {
+            // I21: what is said to have moved has moved.
+            if !self.guests.has_arrived(migration) {
+                let detail = format!("migration {migration} succeeded and its guest has not arrived");
+                self.broken("I21", at_us, detail);
+            }
+        }
     }
 
     /// The control plane died; the log ends at `durable`.
     pub(crate) fn crashed(&mut self, durable: Position) {
         self.log.written(durable);
+        self.history.crashed(durable);
+    }
+
+    /// An append that carries a request out was written.
+    pub(crate) fn written_for(&mut self, request: RequestId, position: u64) {
+        self.history.written_for(request, position);
+    }
+
+    /// A client is told that its request is refused. C7: nothing was written for it.
+    pub(crate) fn refused(&mut self, at_us: u64, request: RequestId, other_body: bool) {
+        if !other_body {
+            let found = self.history.refused(request);
+            self.note(at_us, found);
+        }
     }
 
     /// An input was decided on. Answers whether it was a report that is no news.
@@ -143,7 +184,14 @@ impl Checks {
             return false;
         };
         let is_vmm_news = state.vmms.get(vmm).is_some_and(|known| report.generation > known.generation);
-        if is_vmm_news || report.migration_in.is_some() || report.migration_out.is_some() {
+        let is_side_news = |part: lifecycle::input::SideReport| {
+            state.migrations.get(&part.migration).is_some_and(|migration| {
+                let side = if migration.source.vmm == *vmm { migration.source } else { migration.target };
+                part.generation > side.generation
+            })
+        };
+        let mut parts = [report.migration_in, report.migration_out].into_iter().flatten();
+        if is_vmm_news || parts.any(is_side_news) {
             return false;
         }
         // I15: a report of an older generation changes nothing.
@@ -152,6 +200,18 @@ impl Checks {
             self.broken("I15", at_us, detail);
         }
         true
+    }
+
+    /// A start or a stop was accepted. I34: it is what shall be from then on.
+    pub(crate) fn intends(&mut self, at_us: u64, entity: Entity, command: &Command, intent: Option<Intent>) {
+        let is_meant = match command {
+            Command::Start { .. } => intent == Some(Intent::Running),
+            _ => intent.is_some_and(|intent| intent != Intent::Running),
+        };
+        if !is_meant {
+            let detail = format!("{entity} shall be {intent:?} although {command:?} was accepted");
+            self.broken("I34", at_us, detail);
+        }
     }
 
     /// An instance's events became fact.
@@ -169,6 +229,27 @@ impl Checks {
     pub(crate) fn received(&mut self, at_us: u64, sled: u16, request: &Request) {
         let found = self.log.may_receive(sled, request);
         self.note(at_us, found);
+        let found = self.guests.may_end(request, &self.log);
+        self.note(at_us, found);
+        self.guests.told(request, &self.log);
+    }
+
+    /// A sled is made to refuse a request although nothing is wrong.
+    pub(crate) fn lied(&mut self, request: &Request, refusal: &SledError) {
+        if *refusal == SledError::NoSuchInstance {
+            self.guests.denied(request);
+        }
+    }
+
+    /// A guest shuts itself down.
+    pub(crate) fn shuts_down(&mut self, vmm: PropolisId) {
+        self.guests.shuts_down(vmm);
+    }
+
+    /// Everything is at rest.
+    pub(crate) fn at_rest(&mut self, at_us: u64) {
+        let found = self.log.migrations.at_rest(&self.log.ledger).and_then(|()| self.log.book_is_whole());
+        self.note(at_us, found);
     }
 
     /// A sled reported a VMM.
@@ -179,7 +260,7 @@ impl Checks {
 
     /// What runs on the sleds at this moment.
     pub(crate) fn guests(&mut self, at_us: u64, seen: &[guests::Seen]) {
-        let found = guests::check(seen, &self.log);
+        let found = self.guests.seen(seen, &self.log);
         self.note(at_us, found);
     }
 

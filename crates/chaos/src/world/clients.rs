@@ -3,7 +3,7 @@
 
 use super::{Happening, MILLI, SECOND, World, names};
 use crate::coverage::Sometimes;
-use crate::faults::Fault;
+use crate::faults::{Fault, Phase};
 use crate::scenario::Request;
 
 /// How long a client waits for an answer before it sends its request again.
@@ -64,7 +64,9 @@ impl World {
     pub(super) fn send_first_requests(&mut self) {
         for nth in 0..self.scenario.requests.len() {
             let (id, at) = (self.scenario.requests[nth].id, self.scenario.requests[nth].at * MILLI);
-            self.at(at, Happening::Send { request: nth, attempt: 0, other_body: false });
+            if self.scenario.requests[nth].phase.is_none() {
+                self.at(at, Happening::Send { request: nth, attempt: 0, other_body: false });
+            }
             let repeats: Vec<(u64, bool)> = self
                 .scenario
                 .faults
@@ -78,6 +80,19 @@ impl World {
                 .collect();
             for (after, other_body) in repeats {
                 self.at(at + after, Happening::Send { request: nth, attempt: ATTEMPTS_MAX, other_body });
+            }
+        }
+    }
+
+    /// A migration of an instance has come to a phase, or none will: requests that waited for that are sent.
+    pub(super) fn send_aimed(&mut self, instance: Option<u16>, phase: Option<Phase>) {
+        for nth in 0..self.scenario.requests.len() {
+            let request = &self.scenario.requests[nth];
+            let is_due = request.phase.is_some()
+                && (phase.is_none() || request.phase == phase)
+                && instance.is_none_or(|instance| request.instance == instance);
+            if is_due && self.aimed.insert(nth) {
+                self.after(0, Happening::Send { request: nth, attempt: 0, other_body: false });
             }
         }
     }

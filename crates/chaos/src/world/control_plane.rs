@@ -4,14 +4,16 @@
 //! * everything here is gone after a crash; what comes back is the fold of the log and nothing else;
 //! * facts are applied in log order, each stream's by its own shell, the ledger's by all.
 
-use super::instance_shell::InstanceShell;
+use super::admin_shell::AdminShell;
+use super::instance_shell::{InstanceShell, label};
 use super::sled_shell::SledShell;
 use super::{Happening, MILLI, World, names};
 use crate::coverage::Sometimes;
 use crate::faults::{Entity, Window};
 use eventlog::{AppendOutcome, Epoch, Position, Version};
 use journal::{Actor, Context, Event, Recorded, StreamName};
-use lifecycle::{InstanceEvent, InstanceId, LeaseEpoch, Ledger, ProjectEvent, SledId, Timestamp};
+use lifecycle::network::NetworkBook;
+use lifecycle::{EventMeta, InstanceEvent, InstanceId, LeaseEpoch, Ledger, ProjectEvent, SledId, Timestamp};
 use std::collections::BTreeMap;
 
 /// Build that appends name.
@@ -26,15 +28,33 @@ pub(crate) struct ControlPlane {
     pub(super) ledger: Ledger,
     pub(super) instances: BTreeMap<InstanceId, InstanceShell>,
     pub(super) sleds: BTreeMap<SledId, SledShell>,
+    /// The project's shell and the system's.
+    pub(super) admins: BTreeMap<StreamName, AdminShell>,
+    /// Where every address shall lead.
+    pub(super) book: NetworkBook,
+}
+
+/// Places and times of the events of an append that begins at `first`, on top of `version`.
+pub(super) fn metas_of(version: u64, first: Position, times: &[u64]) -> Vec<EventMeta> {
+    let meta = |(nth, time): (u64, &u64)| EventMeta {
+        version: version + 1 + nth,
+        position: first.get() + nth,
+        time: Timestamp::from_micros(*time),
+    };
+    (0..).zip(times).map(meta).collect()
 }
 
 impl ControlPlane {
     /// Applies a fact to what all instances share.
     pub(super) fn share(&mut self, recorded: &Recorded) {
         match (recorded.stream, &recorded.event) {
-            (StreamName::Instance(id), Event::Instance(event)) => self.ledger.apply_instance(id, event),
+            (StreamName::Instance(id), Event::Instance(event)) => {
+                self.ledger.apply_instance(id, event);
+                self.book.apply(id, event, recorded.meta);
+            }
             (StreamName::Project(id), Event::Project(event)) => self.ledger.apply_project(id, event),
             (StreamName::Sled(id), Event::Sled(event)) => self.ledger.apply_sled(id, event),
+            (StreamName::System, Event::System(event)) => self.ledger.apply_system(event),
             _ => {}
         }
     }
@@ -125,6 +145,9 @@ impl World {
         for (id, shell) in &mut control.sleds {
             shell.epoch = self.claim(StreamName::Sled(*id));
         }
+        for stream in [StreamName::Project(names::project()), StreamName::System] {
+            control.admins.entry(stream).or_default().epoch = self.claim(stream);
+        }
     }
 
     /// I13: neither an earlier owner nor a stale version gets an append in. Both are refused without a trace.
@@ -166,6 +189,9 @@ impl World {
         let sleds: Vec<SledId> = self.control().sleds.keys().copied().collect();
         for id in sleds {
             self.tell_of_boot(id);
+            if self.is_up() {
+                self.tell_of_expunge(id);
+            }
             if !self.is_up() {
                 return;
             }
@@ -180,7 +206,7 @@ impl World {
             match stream {
                 StreamName::Instance(id) => self.commit_instance(id),
                 StreamName::Sled(id) => self.commit_sled(id),
-                StreamName::Project(_) | StreamName::System => unreachable!("nobody waits for these"),
+                StreamName::Project(_) | StreamName::System => self.commit_admin(stream),
             }
             if !self.is_up() {
                 return;
@@ -196,15 +222,26 @@ impl World {
         let sleds = control.sleds.iter().filter_map(|(id, shell)| {
             shell.in_flight.as_ref().map(|in_flight| (in_flight.last, StreamName::Sled(*id)))
         });
-        instances.chain(sleds).filter(|(last, _)| *last <= durable).min_by_key(|(last, _)| *last)
+        let admins = control.admins.iter().filter_map(|(stream, shell)| {
+            shell.in_flight.as_ref().map(|in_flight| (in_flight.last, *stream))
+        });
+        instances
+            .chain(sleds)
+            .chain(admins)
+            .filter(|(last, _)| *last <= durable)
+            .min_by_key(|(last, _)| *last)
     }
 
     fn dies_during_replay(&mut self, recorded: &Recorded) -> bool {
-        let Some(entity) = entity_of(recorded.stream) else {
-            return false;
+        let entity = entity_of(recorded.stream);
+        let kind = journal::event_name(&recorded.event);
+        let precise = match &recorded.event {
+            Event::Instance(event) => label(event),
+            _ => None,
         };
-        let name = journal::event_name(&recorded.event);
-        if self.incarnation < 2 || !self.fires(name, entity, Window::DuringReplay) {
+        let fires = |world: &mut Self, name| world.fires(name, entity, Window::DuringReplay);
+        let name = precise.unwrap_or(kind);
+        if self.incarnation < 2 || !(fires(self, kind) || fires(self, name)) {
             return false;
         }
         self.note(Sometimes::CrashDuringReplay);
@@ -220,12 +257,13 @@ impl World {
     }
 }
 
-/// Whose stream, if crashes can name it.
-pub(super) fn entity_of(stream: StreamName) -> Option<Entity> {
+/// Whose stream, as crashes name it.
+pub(super) fn entity_of(stream: StreamName) -> Entity {
     match stream {
-        StreamName::Instance(id) => Some(names::entity(id)),
-        StreamName::Sled(id) => Some(Entity::Sled(names::sled_number(id))),
-        StreamName::Project(_) | StreamName::System => None,
+        StreamName::Instance(id) => names::entity(id),
+        StreamName::Sled(id) => Entity::Sled(names::sled_number(id)),
+        StreamName::Project(_) => Entity::Project,
+        StreamName::System => Entity::System,
     }
 }
 
@@ -233,7 +271,7 @@ fn fold(control: &mut ControlPlane, recorded: &Recorded, bug: Option<crate::bug:
     match (recorded.stream, &recorded.event) {
         (StreamName::Instance(id), Event::Instance(event)) => {
             let shell = control.instances.entry(id).or_default();
-            lifecycle::evolve(&mut shell.state, event, recorded.meta);
+            super::planted::evolve(&mut shell.state, event, recorded.meta, bug);
             if bug != Some(crate::bug::Bug::ForgetRequests) {
                 shell.remember_request(recorded);
             }
@@ -243,6 +281,12 @@ fn fold(control: &mut ControlPlane, recorded: &Recorded, bug: Option<crate::bug:
             lifecycle::sled::evolve(&mut shell.state, event, recorded.meta);
             shell.last_time = recorded.meta.time;
             shell.note_boot(event, recorded.meta.position);
+            shell.remember(recorded);
+        }
+        (stream @ (StreamName::Project(_) | StreamName::System), event) => {
+            let shell = control.admins.entry(stream).or_default();
+            shell.fold(event, recorded.meta);
+            shell.remember(recorded);
         }
         _ => {}
     }

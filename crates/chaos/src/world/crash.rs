@@ -39,6 +39,16 @@ impl World {
                     Window::EffectSent => Sometimes::CrashEffectSent,
                     Window::DuringReplay => Sometimes::CrashDuringReplay,
                 });
+                match *event {
+                    "MigrateBegan"
+                    | "SagaAdvanced/MigrationTarget"
+                    | "VmmReported/side"
+                    | "Updated/migration"
+                    | "MigrationCancelled"
+                    | "MigrationGivenUp" => self.note(Sometimes::CrashInMigration),
+                    "RestartTried" => self.note(Sometimes::CrashInRestart),
+                    _ => {}
+                }
                 self.crash(lose);
                 return true;
             }

@@ -7,11 +7,11 @@ use super::{Happening, WALL_START, World, names, wire};
 use crate::coverage::Sometimes;
 use crate::draws::within;
 use crate::faults::EffectKind;
-use lifecycle::{DeadlineKind, Effect, Input, Instance, InstanceId, saga::RETRY};
+use lifecycle::{DeadlineKind, Effect, Input, Instance, InstanceId, Timestamp, saga::RETRY};
 use sim_sled::machine::{Request, Response};
 use sled_protocol::{
-    MacAddr, OpId, PropolisId, RegisterVmm, RequestedState, SetState, SledError, VmmMetadata, VmmNetwork,
-    VmmResources, VmmRuntime, Vni,
+    MacAddr, MigrationId, OpId, PropolisId, RegisterVmm, RequestedState, SetState, SledError, VmmMetadata,
+    VmmNetwork, VmmResources, VmmRuntime, Vni,
 };
 use std::collections::btree_map::Entry;
 use std::net::IpAddr;
@@ -25,6 +25,13 @@ pub(crate) struct Outstanding {
     attempt: u32,
 }
 
+/// A deadline that is armed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Armed {
+    start: Timestamp,
+    at: u64,
+}
+
 /// The kind of an effect, as faults name it.
 pub(super) const fn kind_of(effect: Effect) -> EffectKind {
     match effect {
@@ -33,6 +40,9 @@ pub(super) const fn kind_of(effect: Effect) -> EffectKind {
         Effect::Stop { .. } => EffectKind::Stop,
         Effect::Reboot { .. } => EffectKind::Reboot,
         Effect::Unregister { .. } => EffectKind::Unregister,
+        Effect::MigrationTarget { .. } => EffectKind::MigrationTarget,
+        Effect::MigrationCancel { .. } => EffectKind::MigrationCancel,
+        Effect::Ask { .. } => EffectKind::Ask,
     }
 }
 
@@ -46,7 +56,8 @@ impl World {
     }
 
     pub(super) fn derive_from(&mut self, id: InstanceId, state: &Instance) {
-        let wanted = lifecycle::effects(state);
+        let mut wanted = lifecycle::effects(state);
+        super::planted::spoil_effects(&mut wanted, state, self.scenario.bug);
         let shell = self.shell(id);
         shell.outstanding.retain(|effect, _| wanted.contains(effect));
         for effect in wanted {
@@ -56,18 +67,26 @@ impl World {
         }
     }
 
-    /// Deadlines count on the monotonic clock from what is left by the wall clock when they are armed.
+    /// Deadlines count on the monotonic clock from what is left by the wall clock when they are armed. One of
+    /// the same kind that begins anew is another one.
     fn arm_deadlines(&mut self, id: InstanceId, state: &Instance) {
         let (now, wall, incarnation) = (self.now, self.wall(), self.incarnation);
-        let deadlines = lifecycle::deadlines(state);
+        let deadlines = lifecycle::deadlines(state, &self.scenario.policy());
+        let is_hasty = self.scenario.bug == Some(crate::bug::Bug::RestartTooSoon);
         let shell = self.shell(id);
-        shell.armed.retain(|kind, _| deadlines.iter().any(|deadline| deadline.kind == *kind));
+        shell.armed.retain(|kind, armed| {
+            deadlines.iter().any(|deadline| deadline.kind == *kind && deadline.start == armed.start)
+        });
         let mut fresh = Vec::new();
         for deadline in deadlines {
             if let Entry::Vacant(entry) = shell.armed.entry(deadline.kind) {
-                let at = now + deadline.span.remaining(deadline.start, wall).micros();
-                entry.insert(at);
-                fresh.push((at, deadline.kind));
+                let left = if is_hasty && deadline.kind == DeadlineKind::Restart {
+                    0
+                } else {
+                    deadline.span.remaining(deadline.start, wall).micros()
+                };
+                entry.insert(Armed { start: deadline.start, at: now + left });
+                fresh.push((now + left, deadline.kind));
             }
         }
         for (at, kind) in fresh {
@@ -79,9 +98,11 @@ impl World {
         if incarnation != self.incarnation || !self.is_up() {
             return;
         }
-        let armed_for = self.shell(id).armed.get(&kind).copied();
-        if armed_for.is_some_and(|at| at <= self.now) {
-            self.note(Sometimes::DeadlinePassed);
+        let armed = self.shell(id).armed.get(&kind).copied();
+        if armed.is_some_and(|armed| armed.at <= self.now) {
+            if let DeadlineKind::Saga(_) = kind {
+                self.note(Sometimes::DeadlinePassed);
+            }
             self.give(id, Waiting { what: What::Input(Input::Deadline(kind)), from: From::Nobody });
         }
     }
@@ -126,6 +147,11 @@ impl World {
 
     fn request_of(&mut self, state: &Instance, effect: Effect) -> Option<Request> {
         let lease_epoch = sled_protocol::LeaseEpoch::new(self.control().epoch_of(effect.sled())?.get());
+        let booted_at = self.control().sleds.get(&effect.sled()).map_or(0, |sled| sled.booted_at);
+        if state.vmms.get(&effect.vmm()).is_some_and(|vmm| vmm.allocated_at < booted_at) {
+            // The sled has booted since: nothing of the VMM is sent under its present epoch.
+            return None;
+        }
         let vmm = PropolisId::from_uuid(effect.vmm().uuid());
         let set = |op: lifecycle::OpId, state| {
             let body = SetState { op_id: OpId::from_uuid(op.uuid()), lease_epoch, state };
@@ -139,6 +165,17 @@ impl World {
             Effect::Stop { op, .. } => set(op, RequestedState::Stopped),
             Effect::Reboot { op, .. } => set(op, RequestedState::Reboot),
             Effect::Unregister { .. } => Request::Unregister { vmm, lease_epoch },
+            Effect::MigrationTarget { migration, .. } => {
+                let source = state.vmms.get(&state.migrations.get(&migration)?.source.vmm)?;
+                let src_addr = self.control().ledger.sled_address(source.sled)?.to_owned();
+                let src_propolis_id = PropolisId::from_uuid(source.id.uuid());
+                let target = RequestedState::MigrationTarget { src_propolis_id, src_addr };
+                set(names::migration_ops(migration).0, target)
+            }
+            Effect::MigrationCancel { migration, .. } => {
+                set(names::migration_ops(migration).1, RequestedState::MigrationCancel)
+            }
+            Effect::Ask { .. } => Request::GetState { vmm },
         })
     }
 
@@ -158,7 +195,8 @@ impl World {
             Err(SledError::Gone) => self.note(Sometimes::TombstoneRefused),
             _ => {}
         }
-        if let Some(result) = wire::outcome(response) {
+        if let Some(result) = super::planted::spoil_answer(effect, wire::outcome(response), self.scenario.bug)
+        {
             let input = Input::Outcome { effect, result };
             self.give(id, Waiting { what: What::Input(input), from: From::Nobody });
         }
@@ -171,11 +209,16 @@ fn register_body(
     lease_epoch: sled_protocol::LeaseEpoch,
 ) -> Option<RegisterVmm> {
     let vmm = state.vmms.get(&effect.vmm())?;
+    let arriving = state.linked_migration().filter(|migration| migration.target.vmm == vmm.id);
+    let comes_up_as = match arriving {
+        Some(_) => sled_protocol::VmmState::Migrating,
+        None => sled_protocol::VmmState::Starting,
+    };
     Some(RegisterVmm {
         instance_id: sled_protocol::InstanceId::from_uuid(state.id.uuid()),
-        migration_id: None,
+        migration_id: arriving.map(|migration| MigrationId::from_uuid(migration.id.uuid())),
         vmm_runtime: VmmRuntime {
-            state: sled_protocol::VmmState::Starting,
+            state: comes_up_as,
             generation: sled_protocol::Generation::FIRST,
             time_updated: sled_protocol::Timestamp::from_micros(WALL_START),
         },

@@ -52,11 +52,14 @@ impl World {
             | Fault::DelayTail { .. }
             | Fault::CrashAt { .. }
             | Fault::DuplicateRequest { .. }
-            | Fault::Refuse { .. } => {}
+            | Fault::Refuse { .. }
+            | Fault::PeerPartition { .. }
+            | Fault::LoseAnswer { .. }
+            | Fault::AtMigration { .. } => {}
         }
     }
 
-    fn restart_agent(&mut self, sled: u16) {
+    pub(super) fn restart_agent(&mut self, sled: u16) {
         let now = self.sled_clock();
         let host = &mut self.sleds[usize::from(sled)];
         if !host.is_down {
@@ -79,7 +82,9 @@ impl World {
             for vmm in guests {
                 match event {
                     GuestEvent::Shutdown => {
-                        machine.guest_shutdown(now, vmm);
+                        if machine.guest_shutdown(now, vmm) {
+                            self.checks.shuts_down(vmm);
+                        }
                     }
                     GuestEvent::Crash => {
                         machine.guest_crash(now, vmm);

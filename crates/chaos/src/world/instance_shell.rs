@@ -6,27 +6,24 @@
 //! * nothing leaves before it is durable, the answer to a repeated request included;
 //! * a grant is journaled or dropped before the next input is looked at.
 
-use super::clients::Answer;
-use super::effects::Outstanding;
-use super::planted::{keep_what_is_undone, make_newer, pass_the_fence};
-use super::{Happening, MILLI, World, names};
+use super::control_plane::metas_of;
+use super::effects::{Armed, Outstanding};
+use super::{World, names, planted};
 use crate::bug::Bug;
 use crate::coverage::Sometimes;
 use crate::faults::Window;
 use eventlog::{AppendOutcome, Epoch, Position, Version};
 use journal::{Actor, Context, Event, Recorded, StreamName};
+use lifecycle::input::{MigrateGrant, StartGrant};
 use lifecycle::{
-    Command, DeadlineKind, Decision, Effect, EventMeta, Input, Instance, InstanceEvent, InstanceId, Policy,
-    Rejected, RequestId, SledId, Span, Step, Timestamp, VmmId,
+    Command, DeadlineKind, Decision, Effect, EventMeta, Input, Instance, InstanceEvent, InstanceId, Intent,
+    Rejected, RequestId, RoomWanted, Step, Timestamp, VmmId,
 };
 use sled_protocol::{PropolisId, SledVmmState};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Most inputs that wait at one instance; beyond it the door says to come back.
 const QUEUE_MAX: usize = 256;
-
-/// Wait before a deadline that could not be written is tried again.
-const DEADLINE_RETRY_US: u64 = 200 * MILLI;
 
 /// One instance in memory.
 #[derive(Default)]
@@ -38,7 +35,7 @@ pub(crate) struct InstanceShell {
     pub(super) queue: VecDeque<Waiting>,
     pub(super) in_flight: Option<InFlight>,
     pub(super) outstanding: BTreeMap<Effect, Outstanding>,
-    pub(super) armed: BTreeMap<DeadlineKind, u64>,
+    pub(super) armed: BTreeMap<DeadlineKind, Armed>,
 }
 
 /// An input that waits, and who waits for its answer.
@@ -114,6 +111,11 @@ const fn command_name(command: &Command) -> &'static str {
         Command::Stop { .. } => "stop",
         Command::Reboot { .. } => "reboot",
         Command::Delete => "delete",
+        Command::Migrate { .. } => "migrate",
+        Command::CancelMigration => "cancel_migration",
+        Command::CancelSaga { .. } => "cancel_saga",
+        Command::ForceStop { .. } => "force_stop",
+        Command::Update { .. } => "update",
     }
 }
 
@@ -162,6 +164,7 @@ impl World {
         match self.decide(id, &waiting.what, &mut grants) {
             Err(rejected) => {
                 self.drop_grants(grants);
+                self.leave_a_trace(id, &waiting.what, request);
                 self.answer_rejected(waiting.from, &rejected);
             }
             Ok((_, events)) if events.is_empty() => {
@@ -183,15 +186,14 @@ impl World {
             What::Input(input) => input.clone(),
             What::Request(nth, verb) => Input::Command(self.command(id, *nth, verb, grants)?),
         };
-        let policy = Policy { start_deadline: Span::from_millis(self.scenario.start_deadline_ms) };
+        let policy = self.scenario.policy();
         let seen = input.clone();
         if self.scenario.bug == Some(Bug::AcceptStaleReport) {
-            make_newer(&mut input, self.shell(id).state.as_ref());
+            planted::make_newer(&mut input, self.shell(id).state.as_ref());
         }
         let mut decision = lifecycle::decide(self.shell(id).state.as_ref(), &input, &policy)?;
-        if let Decision::AskForRoom(size) = decision {
-            let grant = self.grant_room(id, size, grants).map_err(Rejected::Short)?;
-            input = Input::Command(Command::Start { grant: Some(grant) });
+        if let Decision::AskForRoom(wanted) = decision {
+            input = self.with_grant(id, what, &input, &wanted, grants)?;
             decision = lifecycle::decide(self.shell(id).state.as_ref(), &input, &policy)?;
         }
         let Decision::Events(mut events) = decision else {
@@ -201,16 +203,58 @@ impl World {
         if self.checks.decided(self.now, state, &seen, &events) {
             self.coverage.note(Sometimes::StaleReportIgnored);
         }
-        if self.scenario.bug == Some(Bug::LeakOnUndo) {
-            keep_what_is_undone(&mut events);
+        if let Input::Command(command @ (Command::Start { .. } | Command::Stop { .. })) = &input {
+            let intent = intent_after(state, &events);
+            self.checks.intends(self.now, names::entity(id), command, intent);
         }
-        if self.scenario.bug == Some(Bug::OpenFence) {
-            pass_the_fence(&mut events);
+        if let Some(bug) = self.scenario.bug {
+            planted::spoil_events(&mut events, state, &input, &policy, bug);
         }
         Ok((input, events))
     }
 
-    fn write(
+    /// The input again, with what the ledger granted for it. A restart is told what was short; anything else
+    /// is refused for it.
+    fn with_grant(
+        &mut self,
+        id: InstanceId,
+        what: &What,
+        input: &Input,
+        wanted: &RoomWanted,
+        grants: &mut Grants,
+    ) -> Result<Input, Rejected> {
+        let to = match what {
+            What::Request(nth, "migrate") => self.destination(*nth),
+            _ => None,
+        };
+        let granted = self.grant_room(id, wanted, to, grants);
+        Ok(match input {
+            Input::Deadline(DeadlineKind::Restart) => Input::Restart(granted.map(|(nth, sled)| StartGrant {
+                saga: names::saga(names::instance_number(id), nth),
+                vmm: names::vmm(names::instance_number(id), nth),
+                sled,
+            })),
+            Input::Command(Command::Migrate { .. }) => {
+                let (nth, sled) = granted.map_err(Rejected::Short)?;
+                let instance = names::instance_number(id);
+                let grant = Some(MigrateGrant {
+                    saga: names::saga(instance, nth),
+                    migration: names::migration(instance, nth),
+                    vmm: names::vmm(instance, nth),
+                    sled,
+                });
+                Input::Command(Command::Migrate { grant })
+            }
+            _ => {
+                let (nth, sled) = granted.map_err(Rejected::Short)?;
+                let instance = names::instance_number(id);
+                let (saga, vmm) = (names::saga(instance, nth), names::vmm(instance, nth));
+                Input::Command(Command::Start { grant: Some(StartGrant { saga, vmm, sled }) })
+            }
+        })
+    }
+
+    pub(super) fn write(
         &mut self,
         id: InstanceId,
         input: Input,
@@ -220,7 +264,7 @@ impl World {
         grants: Grants,
     ) {
         let entity = names::entity(id);
-        let names = event_names(&events);
+        let names = labels(&events);
         if self.dies_at(&names, entity, Window::BeforeAppend) {
             return;
         }
@@ -248,12 +292,7 @@ impl World {
         let times: Vec<u64> = append.events.iter().map(|event| event.time_us).collect();
         match self.append(append) {
             AppendOutcome::Appended { first, .. } => {
-                let meta = |(nth, time): (u64, &u64)| EventMeta {
-                    version: version + 1 + nth,
-                    position: first.get() + nth,
-                    time: Timestamp::from_micros(*time),
-                };
-                let metas: Vec<EventMeta> = (0..).zip(&times).map(meta).collect();
+                let metas = metas_of(version, first, &times);
                 let at = first.get();
                 let head = metas.last().map_or(0, |meta| meta.version);
                 self.trace.line(
@@ -263,6 +302,9 @@ impl World {
                     format_args!("v{head} p{at:04} {}", names.join(" ")),
                 );
                 self.note_events(id, &events);
+                if let Some((request, _)) = request {
+                    self.checks.written_for(request, at);
+                }
                 self.shell(id).in_flight =
                     Some(InFlight { events, metas, request, from, is_answered: false });
                 self.act_too_early(id);
@@ -290,13 +332,14 @@ impl World {
     pub(super) fn commit_instance(&mut self, id: InstanceId) {
         let entity = names::entity(id);
         let in_flight = self.shell(id).in_flight.take().expect("it waited for this");
-        let names = event_names(&in_flight.events);
+        let names = labels(&in_flight.events);
         if self.dies_at(&names, entity, Window::SyncedUnacknowledged) {
             return;
         }
         let before = self.shell(id).state.clone();
         for (event, meta) in in_flight.events.iter().zip(&in_flight.metas) {
-            lifecycle::evolve(&mut self.shell(id).state, event, *meta);
+            let bug = self.scenario.bug;
+            planted::evolve(&mut self.shell(id).state, event, *meta, bug);
             let recorded = Recorded {
                 stream: StreamName::Instance(id),
                 meta: *meta,
@@ -329,110 +372,6 @@ impl World {
         }
         self.pump(id);
     }
-
-    pub(super) fn answer(&mut self, from: From, position: Option<u64>) {
-        match from {
-            From::Client { request, other_body } => {
-                self.answer_client(request, Answer::Accepted(position), other_body);
-            }
-            From::Report { sled, vmm, state } => self.answer_report(sled, vmm, *state, Ok(())),
-            From::Nobody => {}
-        }
-    }
-
-    /// The answer to a request that was carried out before: the same, or a refusal of another body.
-    fn answer_repeated(&mut self, from: &From, position: u64, is_same: bool) {
-        let From::Client { request, other_body } = *from else {
-            unreachable!("only clients repeat requests");
-        };
-        let answer = if is_same {
-            self.note(Sometimes::DuplicateAnswered);
-            Answer::Accepted(Some(position))
-        } else {
-            self.note(Sometimes::OtherBodyRefused);
-            Answer::Refused("the request id was used for something else".to_owned())
-        };
-        self.answer_client(request, answer, other_body);
-    }
-
-    fn answer_rejected(&mut self, from: From, rejected: &Rejected) {
-        match from {
-            From::Client { request, other_body } => {
-                if matches!(rejected, Rejected::Short(_)) {
-                    self.note(Sometimes::NoCapacity);
-                }
-                self.answer_client(request, Answer::Refused(rejected.to_string()), other_body);
-            }
-            From::Report { sled, vmm, state } => {
-                let refused = if *rejected == Rejected::WrongSled {
-                    sled_protocol::ControlPlaneError::Malformed(rejected.to_string())
-                } else {
-                    sled_protocol::ControlPlaneError::Unknown
-                };
-                self.answer_report(sled, vmm, *state, Err(refused));
-            }
-            From::Nobody => {}
-        }
-    }
-
-    fn answer_unavailable(&mut self, from: From) {
-        match from {
-            From::Client { request, other_body } => {
-                self.answer_client(request, Answer::Unavailable, other_body);
-            }
-            From::Report { sled, vmm, state } => {
-                let busy = sled_protocol::ControlPlaneError::Unavailable("the log refuses".to_owned());
-                self.answer_report(sled, vmm, *state, Err(busy));
-            }
-            From::Nobody => {}
-        }
-    }
-
-    /// What nobody will ask again is derived again: deadlines from state, outcomes by sending once more.
-    fn after_refusal(&mut self, id: InstanceId) {
-        let kinds: Vec<DeadlineKind> = self.shell(id).armed.keys().copied().collect();
-        for kind in kinds {
-            let incarnation = self.incarnation;
-            self.after(DEADLINE_RETRY_US, Happening::Deadline { incarnation, instance: id, kind });
-        }
-        let sleds: Vec<SledId> = self.control().sleds.keys().copied().collect();
-        for sled in sleds {
-            let (incarnation, sled) = (self.incarnation, names::sled_number(sled));
-            self.after(DEADLINE_RETRY_US, Happening::Watch { incarnation, sled, is_periodic: false });
-        }
-    }
-
-    fn note_events(&mut self, id: InstanceId, events: &[InstanceEvent]) {
-        for event in events {
-            let state = match event {
-                InstanceEvent::SagaUnwound {
-                    reason: lifecycle::instance::UnwindReason::StopRequested,
-                    ..
-                } => Some(Sometimes::StopUnwoundStart),
-                InstanceEvent::SagaUnwound { step: Step::Fence, .. } => Some(Sometimes::UndoAtFence),
-                InstanceEvent::SagaUnwound { step: Step::Register, .. } => Some(Sometimes::UndoAtRegister),
-                InstanceEvent::StopWithdrawn { .. } => Some(Sometimes::StopWithdrawn),
-                InstanceEvent::StartNotPlaced { .. } => Some(Sometimes::NoCapacity),
-                InstanceEvent::Updated(update) if update.intent == lifecycle::Intent::GuestShutdown => {
-                    Some(Sometimes::GuestEnded)
-                }
-                InstanceEvent::VmmGone { evidence, .. } => match evidence {
-                    lifecycle::Evidence::SledRebooted => Some(Sometimes::GoneByReboot),
-                    lifecycle::Evidence::AbsentFromInventory => Some(Sometimes::AbsentByInventory),
-                    _ => None,
-                },
-                _ => None,
-            };
-            if let Some(state) = state {
-                self.note(state);
-            }
-        }
-        let begins = events.iter().any(|event| matches!(event, InstanceEvent::StartBegan { .. }));
-        let advances = events.iter().any(|event| matches!(event, InstanceEvent::SagaAdvanced { .. }));
-        if begins && !advances && self.shell(id).state.as_ref().is_some_and(|s| !s.vmms.is_empty()) {
-            self.note(Sometimes::FenceWaited);
-        }
-    }
 }
 
 fn actor(from: &From) -> Actor {
@@ -443,6 +382,40 @@ fn actor(from: &From) -> Actor {
     }
 }
 
-fn event_names(events: &[InstanceEvent]) -> Vec<&'static str> {
-    events.iter().cloned().map(Event::from).map(|event| journal::event_name(&event)).collect()
+/// What shall be of the instance once these events are fact.
+fn intent_after(state: Option<&Instance>, events: &[InstanceEvent]) -> Option<Intent> {
+    let mut after = state.cloned();
+    for event in events {
+        planted::apply(&mut after, event);
+    }
+    after.map(|state| state.intent)
+}
+
+/// What crashes call the events of an append: their kinds, and the steps and parts that a kind has many of.
+pub(super) fn labels(events: &[InstanceEvent]) -> Vec<&'static str> {
+    events.iter().flat_map(|event| [Some(kind_name(event)), label(event)]).flatten().collect()
+}
+
+fn kind_name(event: &InstanceEvent) -> &'static str {
+    journal::event_name(&Event::from(event.clone()))
+}
+
+/// The more precise name of an event, if it has one.
+pub(super) const fn label(event: &InstanceEvent) -> Option<&'static str> {
+    match event {
+        InstanceEvent::SagaAdvanced { step: Step::Register, .. } => Some("SagaAdvanced/Register"),
+        InstanceEvent::SagaAdvanced { step: Step::SetRunning, .. } => Some("SagaAdvanced/SetRunning"),
+        InstanceEvent::SagaAdvanced { step: Step::MigrationTarget, .. } => {
+            Some("SagaAdvanced/MigrationTarget")
+        }
+        InstanceEvent::VmmReported { report, .. }
+            if report.migration_in.is_some() || report.migration_out.is_some() =>
+        {
+            Some("VmmReported/side")
+        }
+        InstanceEvent::Updated(update) if update.migration.is_some() || update.closed.is_some() => {
+            Some("Updated/migration")
+        }
+        _ => None,
+    }
 }

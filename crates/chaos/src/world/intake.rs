@@ -1,11 +1,13 @@
 //! What reaches the control plane, and whom it concerns.
 
+use super::clients::Answer;
 use super::instance_shell::{From, Waiting, What};
 use super::network::{ReplyTo, ToControl, ToSled};
 use super::sled_shell::Registering;
 use super::{World, names, wire};
-use crate::scenario::Verb;
-use lifecycle::{Input, VmmId};
+use crate::verb::{About, Verb};
+use journal::StreamName;
+use lifecycle::{Input, InstanceId, VmmId};
 use sled_protocol::{ControlPlaneError, PropolisId, SledVmmState};
 
 impl World {
@@ -66,6 +68,24 @@ impl World {
     pub(super) fn command_arrives(&mut self, request: usize, attempt: u32, other_body: bool) {
         let asked = self.clients.request(request);
         let id = names::instance(asked.instance);
+        let is_taken = match asked.verb.about() {
+            About::Instance => return self.instance_asked(id, request, attempt, other_body),
+            _ if other_body => {
+                let refused = Answer::Refused("only requests about instances are told apart".to_owned());
+                self.answer_client(request, refused, other_body);
+                return;
+            }
+            About::Sled(sled) => self.sled_asked(sled, request),
+            About::Project => self.admin_asked(StreamName::Project(names::project()), request),
+            About::System => self.admin_asked(StreamName::System, request),
+        };
+        if !is_taken {
+            self.client_timeout(request, attempt);
+        }
+    }
+
+    fn instance_asked(&mut self, id: InstanceId, request: usize, attempt: u32, other_body: bool) {
+        let asked = self.clients.request(request);
         let verb = match (other_body, asked.verb) {
             (true, Verb::Stop) => "start",
             (true, _) => "stop",

@@ -7,7 +7,7 @@
 //!                           │     ▲
 //!                        network (drop, duplicate, delay, cut)
 //!                           ▼     │
-//!                     the sleds' machines ──truth──▶ checks
+//!         the sleds' machines (and each other) ──truth──▶ checks
 //! ```
 //!
 //! A run has two phases. In the safety phase faults act and invariants must hold. Then everything is healed,
@@ -18,6 +18,8 @@
 //! * events at one time happen in the order in which they were scheduled;
 //! * a crash takes everything the control plane has in memory; messages that were under way arrive.
 
+mod admin_shell;
+mod answers;
 mod clients;
 mod control_plane;
 mod crash;
@@ -27,10 +29,13 @@ mod inject;
 mod instance_shell;
 mod intake;
 mod ledger_shell;
+mod migrations;
 pub(crate) mod names;
 mod network;
+mod notes;
 mod observe;
-mod planted;
+pub(crate) mod planted;
+mod sled_commands;
 mod sled_shell;
 mod sleds;
 pub(crate) mod wire;
@@ -46,9 +51,10 @@ use control_plane::ControlPlane;
 use eventlog::SimStore;
 use lifecycle::{DeadlineKind, Effect, InstanceId, Timestamp};
 use network::{ToControl, ToSled};
-use sled_protocol::PropolisId;
+use sim_sled::machine::PeerMessage;
+use sled_protocol::{MigrationId, PropolisId};
 use sleds::SledHost;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// How long everything may take to come to rest once the faults have ended: the longest deadline of a start,
 /// the longest wait before an effect is sent again, several watches, and as much again.
@@ -82,6 +88,8 @@ pub(crate) enum Happening {
     Answered { request: usize, answer: clients::Answer, other_body: bool },
     /// A message reaches a sled.
     ToSled { sled: u16, message: ToSled },
+    /// A message of another sled reaches a sled.
+    ToPeer { sled: u16, message: Box<PeerMessage> },
     /// A message reaches the control plane.
     ToControl { sled: u16, message: ToControl },
     /// A sync ends.
@@ -100,6 +108,10 @@ pub(crate) enum Happening {
     Watch { incarnation: u32, sled: u16, is_periodic: bool },
     /// A fault begins.
     Fault(usize),
+    /// What a fault aimed at a phase of a migration happens.
+    Mishap { nth: usize, migration: MigrationId },
+    /// A sled that was cut off reboots.
+    Vanish { sled: u16 },
     /// A sled's host is up again.
     SledUp { sled: u16 },
     /// The control plane starts.
@@ -150,6 +162,14 @@ pub(crate) struct World {
     armed: Vec<usize>,
     /// How many effects of each kind were sent per instance.
     sent: BTreeMap<(u16, crate::faults::EffectKind), u32>,
+    /// Which of the requests that wait for a phase have been sent.
+    aimed: BTreeSet<usize>,
+    /// Which mishaps of migrations have happened.
+    mishaps: BTreeSet<usize>,
+    /// How far each migration has come on its sleds.
+    moves: BTreeMap<MigrationId, migrations::Move>,
+    /// Links that mishaps have cut.
+    cuts: Vec<network::Cut>,
     wall_offset_us: i64,
     pub(crate) is_healed: bool,
     is_over: bool,
@@ -186,10 +206,14 @@ impl World {
             clients: Clients::new(&scenario.requests),
             armed: Vec::new(),
             sent: BTreeMap::new(),
+            aimed: BTreeSet::new(),
+            mishaps: BTreeSet::new(),
+            moves: BTreeMap::new(),
+            cuts: Vec::new(),
             wall_offset_us: 0,
             is_healed: false,
             is_over: false,
-            checks: Checks::new(scenario.bug),
+            checks: Checks::new(&scenario),
             trace: Trace::new(is_traced),
             coverage: Coverage::default(),
             scenario,
@@ -223,7 +247,11 @@ impl World {
             self.now = self.now.max(at);
             let touches_sleds = matches!(
                 happening,
-                Happening::ToSled { .. } | Happening::SledWake { .. } | Happening::Fault(_)
+                Happening::ToSled { .. }
+                    | Happening::ToPeer { .. }
+                    | Happening::SledWake { .. }
+                    | Happening::Fault(_)
+                    | Happening::Mishap { .. }
             );
             self.happen(happening);
             if touches_sleds {
@@ -243,6 +271,7 @@ impl World {
                 self.client_answered(request, answer, other_body);
             }
             Happening::ToSled { sled, message } => self.at_sled(sled, message),
+            Happening::ToPeer { sled, message } => self.at_peer(sled, *message),
             Happening::ToControl { sled, message } => self.at_control(sled, message),
             Happening::Sync { incarnation } => self.sync_ends(incarnation),
             Happening::SledWake { sled } => self.settle_sled(sled),
@@ -256,6 +285,8 @@ impl World {
             }
             Happening::Watch { incarnation, sled, is_periodic } => self.watch(incarnation, sled, is_periodic),
             Happening::Fault(nth) => self.fault_begins(nth),
+            Happening::Mishap { nth, migration } => self.mishap(nth, migration),
+            Happening::Vanish { sled } => self.vanishes(sled),
             Happening::SledUp { sled } => self.sled_up(sled),
             Happening::Restart => self.recover(),
             Happening::Heal => self.heal(),
@@ -291,6 +322,7 @@ impl World {
         self.armed.clear();
         self.disk.fails_with = None;
         self.trace.line(self.now, "HEAL", &"", format_args!(""));
+        self.send_aimed(None, None);
         self.after(PROBE_US, Happening::Probe);
     }
 

@@ -4,7 +4,9 @@
 //! instance over the whole run, crashes included, so that none is used twice.
 
 use crate::faults::Entity;
-use lifecycle::{BootId, InstanceId, OpId, ProjectId, RequestId, SagaId, SledId, VmmId};
+use lifecycle::{
+    BootId, GroupId, InstanceId, MigrationId, OpId, ProjectId, RequestId, SagaId, SledId, VmmId,
+};
 use uuid::Uuid;
 
 const fn tagged(tag: u128, high: u64, low: u64) -> Uuid {
@@ -38,6 +40,14 @@ pub(crate) const fn saga(instance: u16, nth: u64) -> SagaId {
     SagaId::new(tagged(0x6, instance as u64, nth))
 }
 
+pub(crate) const fn migration(instance: u16, nth: u64) -> MigrationId {
+    MigrationId::new(tagged(0xc, instance as u64, nth))
+}
+
+pub(crate) const fn group(n: u16) -> GroupId {
+    GroupId::new(tagged(0xd, 0, n as u64))
+}
+
 pub(crate) const fn request(id: u32) -> RequestId {
     RequestId::new(tagged(0x7, 0, id as u64))
 }
@@ -51,6 +61,13 @@ pub(crate) const fn op(request: u32) -> OpId {
 pub(crate) fn run_op(vmm: VmmId) -> OpId {
     let (instance, nth) = parts(vmm.uuid());
     OpId::new(tagged(0xa, instance & 0xffff, nth))
+}
+
+/// The orders that a migration gives: to its target to take the guest over, and to both sides to give up.
+pub(crate) fn migration_ops(migration: MigrationId) -> (OpId, OpId) {
+    let (instance, nth) = parts(migration.uuid());
+    let instance = instance & 0xffff;
+    (OpId::new(tagged(0xe, instance, nth)), OpId::new(tagged(0xf, instance, nth)))
 }
 
 pub(crate) const fn boot(sled: u16, nth: u64) -> BootId {
@@ -90,5 +107,7 @@ mod tests {
         assert_eq!(request_number(request(70_000)), 70_000);
         assert_eq!(vmm_text(vmm(5, 2)), "i05.2");
         assert_ne!(run_op(vmm(5, 2)).uuid(), vmm(5, 2).uuid());
+        let (target, cancel) = migration_ops(migration(5, 2));
+        assert_ne!(target, cancel);
     }
 }

@@ -1,4 +1,4 @@
-//! The network between control plane and sleds: every message on its own, late, lost, twice, out of order.
+//! The network between control plane and sleds, and between sleds: every message on its own, late, lost, twice, out of order.
 //!
 //! One message in sixteen is late by up to two seconds even when nothing is wrong.
 
@@ -7,7 +7,7 @@ use super::{Happening, MILLI, SECOND, World};
 use crate::draws::within;
 use crate::faults::{Direction, Fault};
 use lifecycle::{Effect, InstanceId};
-use sim_sled::machine::{Request, Response};
+use sim_sled::machine::{PeerMessage, Request, Response};
 use sled_protocol::{BootId, ControlPlaneError, PropolisId, RegisterSled, SledLease, SledVmmState};
 
 /// Shortest and longest way of an ordinary message.
@@ -18,6 +18,28 @@ const LATE_ONE_IN: u64 = 16;
 
 /// Longest delay of a late message.
 const LATE_US_MAX: u64 = 2 * SECOND;
+
+/// A link that a mishap has cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Cut {
+    pub(super) link: Link,
+    pub(super) until: u64,
+}
+
+/// Between whom a message passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Link {
+    /// A sled and the control plane, either way.
+    Control(u16),
+    /// Two sleds, the smaller number first.
+    Peers(u16, u16),
+}
+
+impl Link {
+    pub(super) fn peers(one: u16, other: u16) -> Self {
+        Self::Peers(one.min(other), one.max(other))
+    }
+}
 
 /// Who asked a sled something.
 #[derive(Clone, Debug)]
@@ -63,21 +85,55 @@ impl World {
 
     /// Puts a message for a sled on its way.
     pub(super) fn send_to_sled(&mut self, sled: u16, message: ToSled) {
-        for delay in self.ways(sled, Direction::ToSled, to_sled_key(&message)) {
+        for delay in self.ways(sled, Link::Control(sled), Some(Direction::ToSled), to_sled_key(&message)) {
             self.after(delay, Happening::ToSled { sled, message: message.clone() });
         }
     }
 
     /// Puts a message for the control plane on its way.
     pub(super) fn send_to_control(&mut self, sled: u16, message: ToControl) {
-        for delay in self.ways(sled, Direction::FromSled, to_control_key(&message)) {
+        for delay in self.ways(sled, Link::Control(sled), Some(Direction::FromSled), to_control_key(&message))
+        {
             self.after(delay, Happening::ToControl { sled, message: message.clone() });
         }
     }
 
-    /// When copies of a message arrive: none if it is lost, two if it is doubled.
-    fn ways(&mut self, sled: u16, direction: Direction, key: (&'static str, u128)) -> Vec<u64> {
+    /// Puts a message of one sled for another on its way.
+    pub(super) fn send_to_peer(&mut self, from: u16, to: u16, message: PeerMessage) {
+        let key = ("peer", message.to_vmm.as_uuid().as_u128());
+        for delay in self.ways(from, Link::peers(from, to), None, key) {
+            self.after(delay, Happening::ToPeer { sled: to, message: Box::new(message.clone()) });
+        }
+    }
+
+    fn is_cut(&self, link: Link, direction: Option<Direction>) -> bool {
+        let is_cut = |cut: &Cut| cut.link == link && !self.is_healed && self.now < cut.until;
+        self.cuts.iter().any(is_cut)
+            || self.scenario.faults.iter().any(|fault| match (fault, link) {
+                (Fault::Partition { at, lasts, sled, direction: way }, Link::Control(of)) => {
+                    *sled == of
+                        && (*way == Direction::Both || Some(*way) == direction)
+                        && self.is_active(*at, *lasts)
+                }
+                (Fault::PeerPartition { at, lasts, one, other }, Link::Peers(..)) => {
+                    Link::peers(*one, *other) == link && self.is_active(*at, *lasts)
+                }
+                _ => false,
+            })
+    }
+
+    /// When copies of a message about a sled arrive: none if it is lost, two if it is doubled.
+    fn ways(
+        &mut self,
+        sled: u16,
+        link: Link,
+        direction: Option<Direction>,
+        key: (&'static str, u128),
+    ) -> Vec<u64> {
         let draw = self.draws.next(key.0, key.1 ^ u128::from(sled));
+        if self.is_cut(link, direction) {
+            return Vec::new();
+        }
         let dice = |purpose: &str| crate::draws::hash(draw, purpose, 0, 0);
         let happens = |purpose: &str, per_mille: u16| dice(purpose) % 1_000 < u64::from(per_mille);
         let mut delay = within(dice("way"), WAY_US.0, WAY_US.1);
@@ -87,13 +143,6 @@ impl World {
         let mut copies = 1;
         for fault in &self.scenario.faults {
             match fault {
-                Fault::Partition { at, lasts, sled: cut, direction: way }
-                    if *cut == sled
-                        && (*way == Direction::Both || *way == direction)
-                        && self.is_active(*at, *lasts) =>
-                {
-                    return Vec::new();
-                }
                 Fault::Drop { at, lasts, per_mille }
                     if self.is_active(*at, *lasts) && happens("drop", *per_mille) =>
                 {
@@ -113,7 +162,9 @@ impl World {
                     delay += within(dice("tail_by"), 0, by * MILLI);
                 }
                 Fault::SlowSled { at, lasts, sled: slow, by }
-                    if *slow == sled && direction == Direction::FromSled && self.is_active(*at, *lasts) =>
+                    if *slow == sled
+                        && direction != Some(Direction::ToSled)
+                        && self.is_active(*at, *lasts) =>
                 {
                     delay += by * MILLI;
                 }
@@ -131,6 +182,7 @@ fn to_sled_key(message: &ToSled) -> (&'static str, u128) {
             Request::Register { vmm, .. } => ("to_register", vmm.as_uuid().as_u128()),
             Request::Unregister { vmm, .. } => ("to_unregister", vmm.as_uuid().as_u128()),
             Request::SetState { vmm, .. } => ("to_set_state", vmm.as_uuid().as_u128()),
+            Request::GetState { vmm } => ("to_ask", vmm.as_uuid().as_u128()),
             _ => ("to_inventory", 0),
         },
         ToSled::Registered { .. } => ("to_registered", 0),

@@ -3,10 +3,10 @@
 use super::{World, names};
 use crate::checks::guests::Seen;
 use journal::StreamName;
-use lifecycle::{Effect, InstanceId, RunState, VmmId};
+use lifecycle::{Effect, InstanceId, Intent, RunState, VmmId};
 
 impl World {
-    /// Shows the checkers every VMM that lives on a sled that is up.
+    /// Shows the checkers every VMM that a sled holds.
     pub(super) fn check_guests(&mut self) {
         let seen = self.seen();
         self.checks.guests(self.now, &seen);
@@ -16,11 +16,15 @@ impl World {
         let mut seen = Vec::new();
         for (sled, machine) in self.machines() {
             let threads = machine.config().resources.threads;
-            seen.extend(machine.vmms().filter(|vmm| vmm.is_live()).map(|vmm| Seen {
+            seen.extend(machine.vmms().map(|vmm| Seen {
                 sled,
                 instance: InstanceId::new(vmm.instance_id().as_uuid()),
                 vmm: VmmId::new(vmm.propolis_id().as_uuid()),
+                is_live: vmm.is_live(),
                 is_guest_running: vmm.guest_running(),
+                is_at_work: is_at_work(vmm),
+                arrival: vmm.state().migration_in.clone(),
+                departure: vmm.state().migration_out.clone(),
                 ncpus: vmm.resources().ncpus,
                 threads,
             }));
@@ -59,6 +63,16 @@ impl World {
                 broken = Some(format!("s{} is not the fold of its stream {when}", names::sled_number(*id)));
             }
         }
+        for (stream, shell) in &control.admins {
+            if shell.version < self.checks.log.version(*stream) {
+                is_all_fact = false;
+            } else if shell.project.is_some() && shell.project != self.checks.log.project {
+                broken = Some(format!("the project is not the fold of its stream {when}"));
+            }
+        }
+        if is_all_fact && control.book != self.checks.log.book {
+            broken = Some(format!("the network book is not the fold of the log {when}"));
+        }
         if is_all_fact && control.ledger.without_grants() != self.checks.log.ledger.without_grants() {
             broken = Some(format!("the ledger is not the fold of the log {when}"));
         }
@@ -81,6 +95,10 @@ impl World {
         if let Some((id, _)) = control.sleds.iter().find(|(_, shell)| !shell.is_idle()) {
             return Some(("I18", format!("s{} is being registered", names::sled_number(*id))));
         }
+        if control.admins.values().any(|shell| !shell.is_idle()) {
+            return Some(("I18", "the project or the system has inputs waiting".to_owned()));
+        }
+        let policy = self.scenario.policy();
         for (id, shell) in &control.instances {
             let entity = names::entity(*id);
             if !shell.is_idle() {
@@ -89,6 +107,15 @@ impl World {
             let Some(state) = &shell.state else { continue };
             if let Some(saga) = &state.saga {
                 return Some(("I20", format!("{entity} has a saga at {:?}", saga.step)));
+            }
+            if let Some(migration) = state.migration {
+                return Some(("I21", format!("{entity} is still in migration {migration}")));
+            }
+            if let Some(due) = lifecycle::restart::restart_due(state, &policy) {
+                return Some(("I18", format!("{entity} is due for restart {}", due.attempt)));
+            }
+            if state.stop.is_some() || state.reboot.is_some() {
+                return Some(("I18", format!("{entity} has an order that was not carried out")));
             }
             if !state.is_quiesced() {
                 let about = |effect: Effect| format!("{} {}", effect.name(), names::vmm_text(effect.vmm()));
@@ -124,7 +151,7 @@ impl World {
     fn unreal(&self) -> Option<(&'static str, String)> {
         let control = self.control.as_ref()?;
         let seen = self.seen();
-        for seen in &seen {
+        for seen in seen.iter().filter(|seen| seen.is_live) {
             let state = control.instances.get(&seen.instance).and_then(|shell| shell.state.as_ref());
             let is_known = state.is_some_and(|state| state.active == Some(seen.vmm));
             if !is_known {
@@ -138,6 +165,10 @@ impl World {
             let Some(state) = &shell.state else { continue };
             let runs = seen.iter().find(|seen| seen.instance == *id && seen.is_guest_running);
             let should_run = state.run_state() == RunState::Running;
+            if should_run && state.intent != Intent::Running {
+                let entity = names::entity(*id);
+                return Some(("I19", format!("{entity} runs although it shall be {:?}", state.intent)));
+            }
             let is_right = match (should_run, runs) {
                 (true, Some(seen)) => {
                     state.active_vmm().is_some_and(|vmm| vmm.sled == names::sled(seen.sled))
@@ -160,9 +191,27 @@ impl World {
     /// Everything is at rest: the fold, and what clients were told, once more.
     pub(super) fn check_at_rest(&mut self) {
         self.compare_fold("at rest");
+        self.checks.at_rest(self.now);
         self.checks.log_after_crash(self.now, &self.store);
         self.check_guests();
         let records = self.store.records().len();
         self.trace.line(self.now, "rest", &"", format_args!("p{records:04}"));
+    }
+}
+
+/// Whether a VMM runs or has been told to: its guest runs, comes up, is between two VMMs, or goes down.
+fn is_at_work(vmm: &sim_sled::machine::Vmm) -> bool {
+    use sled_protocol::VmmState::{
+        Destroyed, Failed, Migrating, Rebooting, Running, Starting, Stopped, Stopping,
+    };
+    match vmm.state().vmm_state.state {
+        Running | Rebooting | Stopping | Stopped => true,
+        Starting => vmm.next_step().is_some(),
+        // A target that was not told to fetch its guest has nothing to do.
+        Migrating => {
+            let arrival = vmm.state().migration_in.as_ref().map(|side| side.state);
+            arrival != Some(sled_protocol::MigrationState::Pending) || vmm.next_step().is_some()
+        }
+        Destroyed | Failed => false,
     }
 }

@@ -1,6 +1,8 @@
 //! The control plane's side of a sled: its registrations become events, its inventory is reconciled with the
 //! log, and what ran under an older boot is known to be gone.
 
+use super::clients::Answer as ClientAnswer;
+use super::control_plane::metas_of;
 use super::instance_shell::{From, Waiting, What};
 use super::network::{ReplyTo, ToSled};
 use super::{Happening, SECOND, World, names};
@@ -10,11 +12,12 @@ use eventlog::{AppendOutcome, Epoch, Position, Version};
 use journal::{Actor, Context, Event, Recorded, StreamName};
 use lifecycle::sled::{Registration, RegistrationRefused, Sled, SledProperties};
 use lifecycle::{
-    BootId, EventMeta, Evidence, Input, InstanceId, LeaseEpoch, SledEvent, SledId, Timestamp, VmmId,
+    BootId, EventMeta, Evidence, Input, InstanceId, LeaseEpoch, Rejected, RequestId, SledEvent, SledId,
+    Timestamp, VmmId,
 };
 use sim_sled::machine::{Answer, Request, Response};
 use sled_protocol::{ControlPlaneError, Inventory, PropolisId, RegisterSled, SledLease};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Period of the watch.
 const WATCH_US: u64 = 30 * SECOND;
@@ -31,7 +34,24 @@ pub(crate) struct SledShell {
     /// Position of the last boot.
     pub(super) booted_at: u64,
     pub(super) in_flight: Option<SledInFlight>,
-    queue: VecDeque<Registering>,
+    queue: VecDeque<SledInput>,
+    /// Requests that were carried out, and by which append.
+    requests: BTreeMap<RequestId, u64>,
+}
+
+/// What waits at a sled.
+enum SledInput {
+    Registration(Registering),
+    /// A client's request, by its number.
+    Request(usize),
+}
+
+/// Who waits for an append.
+enum SledAsker {
+    /// The sled itself.
+    Boot { boot: sled_protocol::BootId, sent_at: u64 },
+    /// A client, by the number of its request.
+    Client(usize),
 }
 
 /// A registration as it came, with the durable position at which the sled was asked about it, once it was.
@@ -57,6 +77,12 @@ impl SledShell {
         newest.is_none_or(|newest| newest == boot) || confirmed_at.is_some_and(|at| at >= self.booted_at)
     }
 
+    /// Remembers a request that a fact carried out.
+    pub(super) fn remember(&mut self, recorded: &Recorded) {
+        let request = recorded.context.as_ref().and_then(|context| context.request);
+        self.requests.extend(request.map(|request| (request, recorded.meta.position)));
+    }
+
     pub(super) fn is_idle(&self) -> bool {
         self.queue.is_empty() && self.in_flight.is_none()
     }
@@ -67,8 +93,7 @@ pub(crate) struct SledInFlight {
     pub(super) last: Position,
     events: Vec<SledEvent>,
     metas: Vec<EventMeta>,
-    boot: sled_protocol::BootId,
-    sent_at: u64,
+    asker: SledAsker,
 }
 
 impl World {
@@ -80,9 +105,44 @@ impl World {
         }
         let shell = self.sled_shell(id);
         if shell.queue.len() < QUEUE_MAX {
-            shell.queue.push_back(registering);
+            shell.queue.push_back(SledInput::Registration(registering));
         }
         self.pump_sled(id);
+    }
+
+    /// Queues a client's request at a sled; answers false if the door is shut.
+    pub(super) fn queue_sled_command(&mut self, id: SledId, request: usize) -> bool {
+        if !self.control().sleds.contains_key(&id) {
+            self.refuse_sled_command(request, &Rejected::NoSuchSled(id));
+            return true;
+        }
+        let shell = self.sled_shell(id);
+        if shell.queue.len() >= QUEUE_MAX {
+            return false;
+        }
+        shell.queue.push_back(SledInput::Request(request));
+        self.pump_sled(id);
+        true
+    }
+
+    fn refuse_sled_command(&mut self, request: usize, rejected: &Rejected) {
+        self.answer_client(request, ClientAnswer::Refused(rejected.to_string()), false);
+    }
+
+    fn take_sled_command(&mut self, id: SledId, request: usize) {
+        let request_id = names::request(self.clients.request(request).id);
+        if let Some(position) = self.sled_shell(id).requests.get(&request_id).copied() {
+            self.note(Sometimes::DuplicateAnswered);
+            self.answer_client(request, ClientAnswer::Accepted(Some(position)), false);
+            return;
+        }
+        match self.decide_sled(id, request) {
+            Err(rejected) => self.refuse_sled_command(request, &rejected),
+            Ok(events) if events.is_empty() => {
+                self.answer_client(request, ClientAnswer::Accepted(None), false);
+            }
+            Ok(events) => self.write_sled(id, events, SledAsker::Client(request)),
+        }
     }
 
     fn sled_shell(&mut self, id: SledId) -> &mut SledShell {
@@ -91,10 +151,11 @@ impl World {
 
     fn pump_sled(&mut self, id: SledId) {
         while self.is_up() && self.sled_shell(id).in_flight.is_none() {
-            let Some(registering) = self.sled_shell(id).queue.pop_front() else {
-                return;
-            };
-            self.take_registration(id, registering);
+            match self.sled_shell(id).queue.pop_front() {
+                None => return,
+                Some(SledInput::Registration(registering)) => self.take_registration(id, registering),
+                Some(SledInput::Request(request)) => self.take_sled_command(id, request),
+            }
         }
     }
 
@@ -136,7 +197,7 @@ impl World {
             self.answer_registered(id, request.boot_id, sent_at);
             return;
         }
-        self.write_registration(id, events, request, sent_at);
+        self.write_sled(id, events, SledAsker::Boot { boot: request.boot_id, sent_at });
     }
 
     /// A sled was asked whether it is in the boot that a registration names. If it is not, the registration
@@ -158,16 +219,10 @@ impl World {
         }
     }
 
-    fn write_registration(
-        &mut self,
-        id: SledId,
-        events: Vec<SledEvent>,
-        request: &RegisterSled,
-        sent_at: u64,
-    ) {
+    fn write_sled(&mut self, id: SledId, events: Vec<SledEvent>, asker: SledAsker) {
         let entity = Entity::Sled(names::sled_number(id));
-        let names = event_names(&events);
-        if self.dies_at(&names, entity, Window::BeforeAppend) {
+        let called = event_names(&events);
+        if self.dies_at(&called, entity, Window::BeforeAppend) {
             return;
         }
         let encoded: Vec<Event> = events.iter().cloned().map(Event::from).collect();
@@ -175,7 +230,12 @@ impl World {
         let shell = self.sled_shell(id);
         let (epoch, last) = (shell.epoch, shell.last_time);
         let version = shell.state.as_ref().map_or(0, |sled| sled.version);
-        let context = Context::of(Actor::Sled(id));
+        let request = match asker {
+            SledAsker::Boot { .. } => None,
+            SledAsker::Client(request) => Some(names::request(self.clients.request(request).id)),
+        };
+        let actor = request.map_or(Actor::Sled(id), |_| Actor::User("operator".to_owned()));
+        let context = Context { request, ..Context::of(actor) };
         let build = super::control_plane::BUILD;
         let append =
             journal::append(stream, epoch, Version::new(version), &encoded, &context, now, last, build)
@@ -183,26 +243,26 @@ impl World {
         let times: Vec<u64> = append.events.iter().map(|event| event.time_us).collect();
         match self.append(append) {
             AppendOutcome::Appended { first, last, .. } => {
-                let meta = |(nth, time): (u64, &u64)| EventMeta {
-                    version: version + 1 + nth,
-                    position: first.get() + nth,
-                    time: Timestamp::from_micros(*time),
-                };
-                let metas = (0..).zip(&times).map(meta).collect();
+                let metas = metas_of(version, first, &times);
                 self.trace.line(
                     self.now,
                     "append",
                     &entity,
-                    format_args!("p{:04} {}", first.get(), names.join(" ")),
+                    format_args!("p{:04} {}", first.get(), called.join(" ")),
                 );
-                let boot = request.boot_id;
-                self.sled_shell(id).in_flight = Some(SledInFlight { last, events, metas, boot, sent_at });
-                self.dies_at(&names, entity, Window::AppendedUnsynced);
+                if let Some(request) = request {
+                    self.checks.written_for(request, first.get());
+                }
+                self.sled_shell(id).in_flight = Some(SledInFlight { last, events, metas, asker });
+                self.dies_at(&called, entity, Window::AppendedUnsynced);
             }
-            AppendOutcome::Unavailable(_) => {
-                let busy = ControlPlaneError::Unavailable("the log refuses".to_owned());
-                self.answer_registration(id, request.boot_id, sent_at, Err(busy));
-            }
+            AppendOutcome::Unavailable(_) => match asker {
+                SledAsker::Boot { boot, sent_at } => {
+                    let busy = ControlPlaneError::Unavailable("the log refuses".to_owned());
+                    self.answer_registration(id, boot, sent_at, Err(busy));
+                }
+                SledAsker::Client(request) => self.answer_client(request, ClientAnswer::Unavailable, false),
+            },
             outcome => {
                 self.checks.broken(
                     "I13",
@@ -217,8 +277,8 @@ impl World {
     pub(super) fn commit_sled(&mut self, id: SledId) {
         let entity = Entity::Sled(names::sled_number(id));
         let in_flight = self.sled_shell(id).in_flight.take().expect("it waited for this");
-        let names = event_names(&in_flight.events);
-        if self.dies_at(&names, entity, Window::SyncedUnacknowledged) {
+        let called = event_names(&in_flight.events);
+        if self.dies_at(&called, entity, Window::SyncedUnacknowledged) {
             return;
         }
         for (event, meta) in in_flight.events.iter().zip(&in_flight.metas) {
@@ -236,18 +296,40 @@ impl World {
             };
             self.control().share(&recorded);
         }
-        if self.dies_at(&names, entity, Window::EffectsUnsent) {
+        let first = in_flight.metas[0].position;
+        if in_flight.events.iter().any(|event| matches!(event, SledEvent::Expunged { .. })) {
+            self.sled_was_expunged(names::sled_number(id));
+        }
+        if let SledAsker::Client(request) = in_flight.asker {
+            let request = names::request(self.clients.request(request).id);
+            self.sled_shell(id).requests.insert(request, first);
+        }
+        if self.dies_at(&called, entity, Window::EffectsUnsent) {
             return;
         }
         self.tell_of_boot(id);
-        if !self.is_up() || self.dies_at(&names, entity, Window::EffectSent) {
+        if self.is_up() {
+            self.tell_of_expunge(id);
+        }
+        if !self.is_up() || self.dies_at(&called, entity, Window::EffectSent) {
             return;
         }
-        self.answer_registered(id, in_flight.boot, in_flight.sent_at);
-        let (incarnation, sled) = (self.incarnation, names::sled_number(id));
-        let is_periodic = self.sled_shell_is_new(id);
-        self.after(0, Happening::Watch { incarnation, sled, is_periodic });
+        self.sled_append_answered(id, &in_flight.asker, first);
         self.pump_sled(id);
+    }
+
+    fn sled_append_answered(&mut self, id: SledId, asker: &SledAsker, first: u64) {
+        match *asker {
+            SledAsker::Boot { boot, sent_at } => {
+                self.answer_registered(id, boot, sent_at);
+                let (incarnation, sled) = (self.incarnation, names::sled_number(id));
+                let is_periodic = self.sled_shell_is_new(id);
+                self.after(0, Happening::Watch { incarnation, sled, is_periodic });
+            }
+            SledAsker::Client(request) => {
+                self.answer_client(request, ClientAnswer::Accepted(Some(first)), false);
+            }
+        }
     }
 
     /// The first registration starts the periodic watch; later ones only look at once.
@@ -293,7 +375,17 @@ impl World {
             return;
         }
         self.tell_of_boot(names::sled(sled));
+        if self.is_up() {
+            self.tell_of_expunge(names::sled(sled));
+        }
         if !self.is_up() {
+            return;
+        }
+        if self.is_expunged(names::sled(sled)) {
+            // It is not asked any more.
+            if is_periodic {
+                self.after(WATCH_US, Happening::Watch { incarnation, sled, is_periodic });
+            }
             return;
         }
         let asked_at = self.store.durable().get();
@@ -331,12 +423,17 @@ impl World {
         }
         let is_proof = self.scenario.bug == Some(crate::bug::Bug::StaleInventory);
         let asked_at = if is_proof { u64::MAX } else { asked_at };
+        let booted_at = self.sled_shell(id).booted_at;
         let held: Vec<(VmmId, InstanceId)> = self.control().ledger.vmms_on(id).collect();
         for (vmm, instance) in held.into_iter().filter(|(vmm, _)| !listed.contains(vmm)) {
-            let input = Input::Absent { vmm, asked_at, evidence: Evidence::AbsentFromInventory };
-            self.give(instance, Waiting { what: What::Input(input), from: From::Nobody });
-            if !self.is_up() {
-                return;
+            for (asked_at, evidence) in
+                [(asked_at, Evidence::AbsentFromInventory), (booted_at, Evidence::SledRebooted)]
+            {
+                let input = Input::Absent { vmm, asked_at, evidence };
+                self.give(instance, Waiting { what: What::Input(input), from: From::Nobody });
+                if !self.is_up() {
+                    return;
+                }
             }
         }
     }

@@ -5,9 +5,9 @@ use super::network::{ReplyTo, ToControl, ToSled};
 use super::{Happening, MILLI, SECOND, World, names, wire};
 use crate::coverage::Sometimes;
 use crate::draws::within;
-use crate::faults::{Entity, Fault, Refused};
+use crate::faults::{EffectKind, Entity, Fault, Refused};
 use lifecycle::VmmId;
-use sim_sled::machine::{Config, Output, Request, Response, Sled, Span};
+use sim_sled::machine::{Config, DirtyRate, Output, Request, Response, Sled, Span};
 use sled_protocol::{ControlPlaneError, PropolisId, SledError, SledResources, SledVmmState};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,13 +20,26 @@ const GRACE_MS: u64 = 8_000;
 /// Most doublings of a wait.
 const DOUBLINGS_MAX: u32 = 16;
 
+/// How long either side of a migration waits for the other: short, so that it gives up within a run.
+const PEER_SILENCE_MS: (u64, u64) = (2_000, 4_000);
+
 /// Sleds boot one after another.
 const BOOT_APART_US: u64 = 5 * MILLI;
+
+/// One sending of an effect.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Asked {
+    instance: u16,
+    effect: EffectKind,
+    nth: u32,
+}
 
 /// A sled and its shell.
 pub(crate) struct SledHost {
     pub(super) machine: Sled,
     pub(super) is_down: bool,
+    /// Switched off by an operator who takes it out.
+    pub(super) is_off: bool,
     boots: u64,
     wakes_at: Option<u64>,
     /// The newest attempt to report each VMM: its token and how many there were.
@@ -45,6 +58,9 @@ impl SledHost {
 
     /// Whether it has nothing more to say or do by itself.
     pub(super) fn is_at_rest(&self) -> bool {
+        if self.is_off || self.machine.host().is_expunged() {
+            return true;
+        }
         !self.is_down
             && self.machine.host().lease_epoch().is_some()
             && self.machine.pending_reports().next().is_none()
@@ -64,10 +80,14 @@ impl World {
                 Config::new(id, &format!("s{nth}"), &format!("[fd00::{nth}]:8000"), self.scenario.seed);
             config.resources = SledResources { threads: shape.threads, memory: shape.memory_gib << 30 };
             config.timing.stop_grace = Span::millis(GRACE_MS, GRACE_MS);
+            config.timing.peer_silence = Span::millis(PEER_SILENCE_MS.0, PEER_SILENCE_MS.1);
+            config.dirty_rate = DirtyRate::of(shape.dirty_per_mille);
+            config.cpu_family = format!("family-{}", shape.family);
             let boot = sled_protocol::BootId::from_uuid(names::boot(nth, 1).uuid());
             self.sleds.push(SledHost {
                 machine: Sled::new(config, boot),
                 is_down: false,
+                is_off: false,
                 boots: 1,
                 wakes_at: None,
                 reporting: BTreeMap::new(),
@@ -117,11 +137,20 @@ impl World {
 
     fn sled_handles(&mut self, sled: u16, request: Request, reply_to: ReplyTo) {
         let now = self.sled_clock();
-        self.checks.received(self.now, sled, &request);
+        // What was due before the request comes happens before it.
+        self.settle_sled(sled);
+        self.check_guests();
+        let asked = self.nth_asked(&reply_to);
         let entity = Entity::Sled(sled);
-        let response = match self.injected_refusal(&reply_to) {
-            Some(error) => Err(error),
-            None => self.sleds[usize::from(sled)].machine.handle(now, request.clone()),
+        let response = match self.injected_refusal(asked) {
+            Some(error) => {
+                self.checks.lied(&request, &error);
+                Err(error)
+            }
+            None => {
+                self.checks.received(self.now, sled, &request);
+                self.sleds[usize::from(sled)].machine.handle(now, request.clone())
+            }
         };
         if !matches!(request, Request::Inventory) {
             let text = brief(&response);
@@ -132,27 +161,39 @@ impl World {
                 format_args!("{:?} {} -> {text}", request.kind(), about(&request)),
             );
         }
-        if matches!(reply_to, ReplyTo::Nobody) {
+        if matches!(reply_to, ReplyTo::Nobody) || self.loses_answer(asked) {
             return;
         }
         self.send_to_control(sled, ToControl::Answer { reply_to, response: Box::new(response) });
     }
 
-    /// The refusal that a fault wants for this effect, if one does.
-    fn injected_refusal(&mut self, reply_to: &ReplyTo) -> Option<SledError> {
+    /// Which sending of an effect this is, over the instance's life.
+    fn nth_asked(&mut self, reply_to: &ReplyTo) -> Option<Asked> {
         let ReplyTo::Effect { instance, effect, .. } = reply_to else {
             return None;
         };
-        let (number, kind) = (names::instance_number(*instance), super::effects::kind_of(*effect));
-        let count = self.sent.entry((number, kind)).or_insert(0);
-        let this = *count;
+        let (instance, effect) = (names::instance_number(*instance), super::effects::kind_of(*effect));
+        let count = self.sent.entry((instance, effect)).or_insert(0);
+        let nth = *count;
         *count += 1;
-        if self.is_healed {
-            return None;
-        }
+        (!self.is_healed).then_some(Asked { instance, effect, nth })
+    }
+
+    fn loses_answer(&self, asked: Option<Asked>) -> bool {
+        self.scenario.faults.iter().any(|fault| match fault {
+            Fault::LoseAnswer { effect, instance, nth } => {
+                asked == Some(Asked { effect: *effect, instance: *instance, nth: *nth })
+            }
+            _ => false,
+        })
+    }
+
+    /// The refusal that a fault wants for this effect, if one does.
+    fn injected_refusal(&self, asked: Option<Asked>) -> Option<SledError> {
+        let asked = asked?;
         let refused = self.scenario.faults.iter().find_map(|fault| match fault {
             Fault::Refuse { effect, instance, nth, refused }
-                if *effect == kind && *instance == number && *nth == this =>
+                if (Asked { effect: *effect, instance: *instance, nth: *nth }) == asked =>
             {
                 Some(*refused)
             }
@@ -178,10 +219,14 @@ impl World {
             return;
         }
         for output in host.machine.poll(now) {
-            if let Output::Report { propolis_id, state } = output {
-                self.checks.reported(self.now, sled, propolis_id, &state);
-                self.note_report(sled, propolis_id, &state);
-                self.report(sled, propolis_id, state, 0);
+            match output {
+                Output::Report { propolis_id, state } => {
+                    self.checks.reported(self.now, sled, propolis_id, &state);
+                    self.note_report(sled, propolis_id, &state);
+                    self.note_arrival(&state);
+                    self.report(sled, propolis_id, state, 0);
+                }
+                Output::Peer(message) => self.send_peer(sled, message),
             }
         }
         let host = &mut self.sleds[usize::from(sled)];
@@ -288,7 +333,33 @@ impl World {
         self.after(down_ms * MILLI, Happening::SledUp { sled });
     }
 
+    /// An operator switches a host off, to take it out.
+    pub(super) fn switch_off(&mut self, sled: u16) {
+        let now = self.sled_clock();
+        let host = &mut self.sleds[usize::from(sled)];
+        if host.is_off {
+            return;
+        }
+        host.boots += 1;
+        let boot = sled_protocol::BootId::from_uuid(names::boot(sled, host.boots).uuid());
+        host.machine.reboot(now, boot);
+        (host.is_down, host.is_off) = (true, true);
+        host.reporting.clear();
+        host.registering = None;
+        host.wakes_at = None;
+        self.trace.line(self.now, "off", &Entity::Sled(sled), format_args!(""));
+    }
+
+    /// A host that was taken out is switched on again all the same: it must learn that it is out.
+    pub(super) fn switch_on(&mut self, sled: u16, after_us: u64) {
+        self.sleds[usize::from(sled)].is_off = false;
+        self.after(after_us, Happening::SledUp { sled });
+    }
+
     pub(super) fn sled_up(&mut self, sled: u16) {
+        if self.sleds[usize::from(sled)].is_off {
+            return;
+        }
         self.sleds[usize::from(sled)].is_down = false;
         self.trace.line(self.now, "up", &Entity::Sled(sled), format_args!(""));
         self.settle_sled(sled);
@@ -297,9 +368,10 @@ impl World {
 
 fn about(request: &Request) -> String {
     match request {
-        Request::Register { vmm, .. } | Request::Unregister { vmm, .. } | Request::SetState { vmm, .. } => {
-            names::vmm_text(VmmId::new(vmm.as_uuid()))
-        }
+        Request::Register { vmm, .. }
+        | Request::Unregister { vmm, .. }
+        | Request::SetState { vmm, .. }
+        | Request::GetState { vmm } => names::vmm_text(VmmId::new(vmm.as_uuid())),
         _ => String::new(),
     }
 }

@@ -29,7 +29,7 @@ fn side(side: &MigrationRuntime) -> SideReport {
     }
 }
 
-const fn vmm_state(state: sled_protocol::VmmState) -> VmmState {
+pub(crate) const fn vmm_state(state: sled_protocol::VmmState) -> VmmState {
     match state {
         sled_protocol::VmmState::Starting => VmmState::Starting,
         sled_protocol::VmmState::Running => VmmState::Running,

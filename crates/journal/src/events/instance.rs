@@ -1,17 +1,17 @@
 //! Stored layouts of the events of `instance/<id>`.
 
 use super::shared::{
-    AddressV1, EvidenceV1, FailureReasonV1, InstanceSpecV1, IntentV1, OriginV1, ShortageV1, SizeV1, StepV1,
-    UnwindReasonV1, UpdateV1, VmmReportV1,
+    AddressV1, CancelReasonV1, EvidenceV1, FailureReasonV1, InstanceSpecV2, IntentV1, OriginV1, ShortageV1,
+    SizeV1, SpecChangeV1, StepV1, UnwindReasonV1, UpdateV1, VmmReportV1,
 };
 use crate::frozen::{Id, stored_events};
 use lifecycle::InstanceEvent;
 
 stored_events! {
     InstanceEvent {
-        (100, 1) Created as CreatedV1 {
+        (100, 2) Created as CreatedV2 {
             id: Id,
-            spec: Box<InstanceSpecV1>,
+            spec: Box<InstanceSpecV2>,
             address: AddressV1,
             intent: IntentV1,
         };
@@ -43,5 +43,18 @@ stored_events! {
         (114, 1) RebootAnswered as RebootAnsweredV1 { op: Id, accepted: bool };
         (115, 1) Updated as UpdatedV1 (update: UpdateV1);
         (116, 1) Deleted as DeletedV1;
+        (117, 1) MigrateBegan as MigrateBeganV1 {
+            saga: Id,
+            migration: Id,
+            vmm: Id,
+            sled: Id,
+            size: SizeV1,
+            deadline: u64,
+        };
+        (118, 1) MigrationCancelled as MigrationCancelledV1 { migration: Id, reason: CancelReasonV1 };
+        (119, 1) MigrationGivenUp as MigrationGivenUpV1 { migration: Id };
+        (120, 1) RestartTried as RestartTriedV1 { attempt: u32 };
+        (121, 1) ForceStopRequested as ForceStopRequestedV1 { assert_dead: bool, reason: String };
+        (122, 1) Reconfigured as ReconfiguredV1 { change: Box<SpecChangeV1> };
     }
 }

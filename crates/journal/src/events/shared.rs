@@ -5,9 +5,13 @@ use crate::frozen::{Id, mirror};
 use lifecycle::event::Update;
 use lifecycle::input::{Refusal, SideReport, VmmReport};
 use lifecycle::instance::{Intent, UnwindReason};
-use lifecycle::migration::SideState;
+use lifecycle::migration::{CancelReason, SideState};
+use lifecycle::quota::QuotaResource;
+use lifecycle::rejected::SledUnfit;
+use lifecycle::spec::SpecChange;
 use lifecycle::{
-    Address, AutoRestartPolicy, Evidence, FailureReason, InstanceSpec, Origin, Shortage, Size, Step, VmmState,
+    Address, AutoRestartPolicy, Evidence, FailureReason, GroupPolicy, InstanceSpec, Origin, Quota,
+    QuotaScope, Shortage, Size, Step, VmmState,
 };
 
 mirror! {
@@ -19,13 +23,26 @@ mirror! {
 }
 
 mirror! {
-    struct InstanceSpecV1 for InstanceSpec {
+    struct InstanceSpecV2 for InstanceSpec {
         project: Id,
         name: String,
         description: String,
         hostname: String,
         size: SizeV1,
         auto_restart: Option<AutoRestartPolicyV1>,
+        cpu_platform: Option<String>,
+        boot_disk: Option<Id>,
+        jumbo_frames: bool,
+    }
+}
+
+mirror! {
+    struct SpecChangeV1 for SpecChange {
+        size: SizeV1,
+        auto_restart: Option<AutoRestartPolicyV1>,
+        cpu_platform: Option<String>,
+        boot_disk: Option<Id>,
+        jumbo_frames: bool,
     }
 }
 
@@ -52,6 +69,34 @@ mirror! {
         SetRunning = 7,
         Journal = 8,
         Commit = 9,
+        MigrationTarget = 10,
+    }
+}
+
+mirror! {
+    enum QuotaScopeV1 for QuotaScope { Project = 1, Silo = 2, Fleet = 3 }
+}
+
+mirror! {
+    enum QuotaResourceV1 for QuotaResource { Cpus = 1, Memory = 2 }
+}
+
+mirror! {
+    struct QuotaV1 for Quota { cpus: Option<u64>, memory: Option<u64> }
+}
+
+mirror! {
+    enum GroupPolicyV1 for GroupPolicy { Allow = 1, Fail = 2 }
+}
+
+mirror! {
+    enum SledUnfitV1 for SledUnfit {
+        Unknown = 1,
+        NotProvisionable = 2,
+        IsSource = 3,
+        CpuFamily = 4,
+        Spread = 5,
+        Room = 6,
     }
 }
 
@@ -60,6 +105,11 @@ mirror! {
         NoSled = 1,
         Room { wanted: SizeV1, threads_free_max: u32, memory_free_max: u64 } = 2,
         Addresses = 3,
+        CpuFamily { wanted: String } = 4,
+        Spread { group: String } = 5,
+        NoOtherSled = 6,
+        ThatSled { why: SledUnfitV1 } = 7,
+        Quota { scope: QuotaScopeV1, resource: QuotaResourceV1, limit: u64, used: u64, wanted: u64 } = 8,
     }
 }
 
@@ -81,6 +131,7 @@ mirror! {
         Deadline = 2,
         StopRequested = 3,
         VmmEnded = 4,
+        Cancelled = 5,
     }
 }
 
@@ -127,6 +178,10 @@ mirror! {
 
 mirror! {
     enum SideStateV1 for SideState { Pending = 1, InProgress = 2, Completed = 3, Failed = 4 }
+}
+
+mirror! {
+    enum CancelReasonV1 for CancelReason { Requested = 1, Deadline = 2, Refused = 3 }
 }
 
 mirror! {

@@ -16,5 +16,7 @@ stored_events! {
         (301, 1) Booted as BootedV1 { boot: Id, epoch: u64 };
         (302, 1) ProvisionableChanged as ProvisionableChangedV1 { provisionable: bool, reason: String };
         (303, 1) Expunged as ExpungedV1 { reason: String };
+        (304, 1) DrainBegan as DrainBeganV1 { reason: String };
+        (305, 1) DrainEnded as DrainEndedV1 { done: bool };
     }
 }

@@ -2,15 +2,18 @@
 
 #![allow(clippy::unwrap_used, reason = "strategies for tests")]
 
-use crate::examples::{EVIDENCES, FAILURES, INTENTS, ORIGINS, REFUSALS, SIDE_STATES, STEPS};
+use crate::examples::{
+    CANCEL_REASONS, EVIDENCES, FAILURES, GROUP_POLICIES, INTENTS, ORIGINS, QUOTA_RESOURCES, QUOTA_SCOPES,
+    REFUSALS, SIDE_STATES, SLEDS_UNFIT, STEPS,
+};
 use journal::Event;
 use lifecycle::event::Update;
-use lifecycle::input::{SideReport, StartGrant, VmmReport};
+use lifecycle::input::{MigrateGrant, SideReport, StartGrant, VmmReport};
 use lifecycle::instance::UnwindReason;
 use lifecycle::{
-    Address, AutoRestartPolicy, BootId, Command, DeadlineKind, Effect, EffectResult, Generation, Input,
-    InstanceEvent, InstanceId, InstanceSpec, LeaseEpoch, MigrationId, OpId, ProjectEvent, ProjectId, SagaId,
-    Shortage, Size, SledEvent, SledId, Span, SystemEvent, VmmId, VmmState,
+    Address, AutoRestartPolicy, BootId, Command, DeadlineKind, Effect, EffectResult, Generation, GroupId,
+    Input, InstanceEvent, InstanceId, InstanceSpec, LeaseEpoch, MigrationId, OpId, ProjectEvent, ProjectId,
+    Quota, SagaId, Shortage, Size, SledEvent, SledId, Span, SpecChange, SystemEvent, VmmId, VmmState,
 };
 use proptest::option;
 use proptest::prelude::*;
@@ -29,13 +32,39 @@ fn text() -> impl Strategy<Value = String> {
     prop::collection::vec(any::<char>(), 0..40).prop_map(String::from_iter)
 }
 
-fn spec() -> impl Strategy<Value = Box<InstanceSpec>> {
+fn change() -> impl Strategy<Value = SpecChange> {
     let policy = option::of(select(&[AutoRestartPolicy::Never, AutoRestartPolicy::BestEffort][..]));
-    (id(ProjectId::new), text(), text(), text(), size(), policy).prop_map(
-        |(project, name, description, hostname, size, auto_restart)| {
-            Box::new(InstanceSpec { project, name, description, hostname, size, auto_restart })
+    (size(), policy, option::of(text()), option::of(any::<u128>().prop_map(Uuid::from_u128)), any::<bool>())
+        .prop_map(|(size, auto_restart, cpu_platform, boot_disk, jumbo_frames)| SpecChange {
+            size,
+            auto_restart,
+            cpu_platform,
+            boot_disk,
+            jumbo_frames,
+        })
+}
+
+fn spec() -> impl Strategy<Value = Box<InstanceSpec>> {
+    (id(ProjectId::new), text(), text(), text(), change()).prop_map(
+        |(project, name, description, hostname, change)| {
+            let SpecChange { size, auto_restart, cpu_platform, boot_disk, jumbo_frames } = change;
+            Box::new(InstanceSpec {
+                project,
+                name,
+                description,
+                hostname,
+                size,
+                auto_restart,
+                cpu_platform,
+                boot_disk,
+                jumbo_frames,
+            })
         },
     )
+}
+
+fn quota() -> impl Strategy<Value = Quota> {
+    any::<(Option<u64>, Option<u64>)>().prop_map(|(cpus, memory)| Quota { cpus, memory })
 }
 
 fn address() -> impl Strategy<Value = Address> {
@@ -53,6 +82,19 @@ fn shortage() -> impl Strategy<Value = Shortage> {
             Shortage::Room { wanted, threads_free_max, memory_free_max }
         }),
         Just(Shortage::Addresses),
+        text().prop_map(|wanted| Shortage::CpuFamily { wanted }),
+        text().prop_map(|group| Shortage::Spread { group }),
+        Just(Shortage::NoOtherSled),
+        select(&SLEDS_UNFIT[..]).prop_map(|why| Shortage::ThatSled { why }),
+        (select(&QUOTA_SCOPES[..]), select(&QUOTA_RESOURCES[..]), any::<(u64, u64, u64)>()).prop_map(
+            |(scope, resource, (limit, used, wanted))| Shortage::Quota {
+                scope,
+                resource,
+                limit,
+                used,
+                wanted
+            }
+        ),
     ]
 }
 
@@ -83,6 +125,7 @@ fn unwind_reason() -> impl Strategy<Value = UnwindReason> {
         Just(UnwindReason::Deadline),
         Just(UnwindReason::StopRequested),
         Just(UnwindReason::VmmEnded),
+        Just(UnwindReason::Cancelled),
     ]
 }
 
@@ -133,6 +176,26 @@ fn saga_event() -> impl Strategy<Value = InstanceEvent> {
     ]
 }
 
+fn migration_event() -> impl Strategy<Value = InstanceEvent> {
+    use InstanceEvent as E;
+    let migration = || id(MigrationId::new);
+    prop_oneof![
+        (id(SagaId::new), migration(), id(VmmId::new), id(SledId::new), size(), any::<u64>()).prop_map(
+            |(saga, migration, vmm, sled, size, deadline)| E::MigrateBegan {
+                saga,
+                migration,
+                vmm,
+                sled,
+                size,
+                deadline: Span::from_micros(deadline),
+            }
+        ),
+        (migration(), select(&CANCEL_REASONS[..]))
+            .prop_map(|(migration, reason)| E::MigrationCancelled { migration, reason }),
+        migration().prop_map(|migration| E::MigrationGivenUp { migration }),
+    ]
+}
+
 fn vmm_event() -> impl Strategy<Value = InstanceEvent> {
     use InstanceEvent as E;
     let vmm = || id(VmmId::new);
@@ -153,6 +216,11 @@ fn instance_event() -> impl Strategy<Value = InstanceEvent> {
             .prop_map(|(id, spec, address, intent)| E::Created { id, spec, address, intent }),
         saga_event(),
         vmm_event(),
+        migration_event(),
+        any::<u32>().prop_map(|attempt| E::RestartTried { attempt }),
+        (any::<bool>(), text())
+            .prop_map(|(assert_dead, reason)| E::ForceStopRequested { assert_dead, reason }),
+        change().prop_map(|change| E::Reconfigured { change: Box::new(change) }),
         op().prop_map(|op| E::StopRequested { op }),
         op().prop_map(|op| E::StopWithdrawn { op }),
         op().prop_map(|op| E::RebootRequested { op }),
@@ -168,6 +236,15 @@ fn project_event() -> impl Strategy<Value = ProjectEvent> {
         (id(ProjectId::new), text(), text(), any::<u32>())
             .prop_map(|(id, name, description, vni)| E::Created { id, name, description, vni }),
         (text(), text()).prop_map(|(name, description)| E::Changed { name, description }),
+        quota().prop_map(|quota| E::QuotaSet { quota }),
+        (id(GroupId::new), text(), text(), select(&GROUP_POLICIES[..])).prop_map(
+            |(group, name, description, policy)| E::GroupCreated { group, name, description, policy }
+        ),
+        (id(GroupId::new), id(InstanceId::new))
+            .prop_map(|(group, instance)| E::GroupJoined { group, instance }),
+        (id(GroupId::new), id(InstanceId::new))
+            .prop_map(|(group, instance)| E::GroupLeft { group, instance }),
+        id(GroupId::new).prop_map(|group| E::GroupDeleted { group }),
         Just(E::Deleted),
     ]
 }
@@ -190,6 +267,8 @@ fn sled_event() -> impl Strategy<Value = SledEvent> {
         (any::<bool>(), text())
             .prop_map(|(provisionable, reason)| E::ProvisionableChanged { provisionable, reason }),
         text().prop_map(|reason| E::Expunged { reason }),
+        text().prop_map(|reason| E::DrainBegan { reason }),
+        any::<bool>().prop_map(|done| E::DrainEnded { done }),
     ]
 }
 
@@ -206,6 +285,8 @@ pub fn event() -> impl Strategy<Value = Event> {
         1 => any::<(u64, u64, u64)>().prop_map(|(durable, found, nameless)| {
             Event::from(SystemEvent::LossAccepted { durable, found, nameless })
         }),
+        1 => (select(&QUOTA_SCOPES[..]), quota())
+            .prop_map(|(scope, quota)| Event::from(SystemEvent::QuotaSet { scope, quota })),
     ]
 }
 
@@ -217,6 +298,24 @@ fn grant() -> impl Strategy<Value = StartGrant> {
     })
 }
 
+fn migrate_grant() -> impl Strategy<Value = MigrateGrant> {
+    (grant(), id(MigrationId::new)).prop_map(|(StartGrant { saga, vmm, sled }, migration)| MigrateGrant {
+        saga,
+        migration,
+        vmm,
+        sled,
+    })
+}
+
+fn deadline() -> impl Strategy<Value = DeadlineKind> {
+    prop_oneof![
+        id(SagaId::new).prop_map(DeadlineKind::Saga),
+        id(MigrationId::new).prop_map(DeadlineKind::Migration),
+        id(MigrationId::new).prop_map(DeadlineKind::Undecided),
+        Just(DeadlineKind::Restart),
+    ]
+}
+
 fn command() -> impl Strategy<Value = Command> {
     let placement = prop_oneof![grant().prop_map(Ok), shortage().prop_map(Err)];
     prop_oneof![
@@ -226,17 +325,27 @@ fn command() -> impl Strategy<Value = Command> {
         id(OpId::new).prop_map(|op| Command::Stop { op }),
         id(OpId::new).prop_map(|op| Command::Reboot { op }),
         Just(Command::Delete),
+        option::of(migrate_grant()).prop_map(|grant| Command::Migrate { grant }),
+        Just(Command::CancelMigration),
+        id(SagaId::new).prop_map(|saga| Command::CancelSaga { saga }),
+        (any::<bool>(), text()).prop_map(|(assert_dead, reason)| Command::ForceStop { assert_dead, reason }),
+        change().prop_map(|change| Command::Update { change: Box::new(change) }),
     ]
 }
 
 fn effect() -> impl Strategy<Value = Effect> {
-    (0..5usize, id(VmmId::new), id(SledId::new), id(OpId::new)).prop_map(|(n, vmm, sled, op)| match n {
-        0 => Effect::Register { vmm, sled },
-        1 => Effect::SetRunning { vmm, sled },
-        2 => Effect::Stop { vmm, sled, op },
-        3 => Effect::Reboot { vmm, sled, op },
-        _ => Effect::Unregister { vmm, sled },
-    })
+    (0..8usize, id(VmmId::new), id(SledId::new), id(OpId::new), id(MigrationId::new)).prop_map(
+        |(n, vmm, sled, op, migration)| match n {
+            0 => Effect::Register { vmm, sled },
+            1 => Effect::SetRunning { vmm, sled },
+            2 => Effect::Stop { vmm, sled, op },
+            3 => Effect::Reboot { vmm, sled, op },
+            4 => Effect::MigrationTarget { vmm, sled, migration },
+            5 => Effect::MigrationCancel { vmm, sled, migration },
+            6 => Effect::Ask { vmm, sled },
+            _ => Effect::Unregister { vmm, sled },
+        },
+    )
 }
 
 /// Any input.
@@ -256,7 +365,8 @@ pub fn input() -> impl Strategy<Value = Input> {
         (id(VmmId::new), select(&EVIDENCES[..])).prop_map(|(vmm, evidence)| Input::Gone { vmm, evidence }),
         (id(VmmId::new), any::<u64>(), select(&EVIDENCES[..]))
             .prop_map(|(vmm, asked_at, evidence)| Input::Absent { vmm, asked_at, evidence }),
-        id(SagaId::new).prop_map(|saga| Input::Deadline(DeadlineKind::Saga(saga))),
+        deadline().prop_map(Input::Deadline),
+        prop_oneof![grant().prop_map(Ok), shortage().prop_map(Err)].prop_map(Input::Restart),
         Just(Input::Reconsider),
     ]
 }

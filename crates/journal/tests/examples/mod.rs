@@ -1,23 +1,26 @@
 //! Fixed examples of everything that is stored: each event and input, with every variant of every value
-//! inside at least once. What they encode to is frozen in `tests/golden`.
+//! inside at least once. What they encode to is frozen in `tests/golden`, so a new example comes last of its
+//! event or input: what an older schema had, it had in the same order.
 
 #![allow(dead_code, clippy::unwrap_used, reason = "examples for tests; each uses its own part")]
 
 use journal::Event;
 use lifecycle::event::Update;
-use lifecycle::input::{Refusal, SideReport, StartGrant, VmmReport};
+use lifecycle::input::{MigrateGrant, Refusal, SideReport, StartGrant, VmmReport};
 use lifecycle::instance::{Intent, UnwindReason};
-use lifecycle::migration::SideState;
+use lifecycle::migration::{CancelReason, SideState};
+use lifecycle::quota::QuotaResource;
+use lifecycle::rejected::SledUnfit;
 use lifecycle::{
     Address, AutoRestartPolicy, BootId, Command, DeadlineKind, Effect, EffectResult, Evidence, FailureReason,
-    Generation, Input, InstanceEvent, InstanceId, InstanceSpec, LeaseEpoch, MigrationId, OpId, Origin,
-    ProjectEvent, ProjectId, SagaId, Shortage, Size, SledEvent, SledId, Span, Step, SystemEvent, VmmId,
-    VmmState,
+    Generation, GroupId, GroupPolicy, Input, InstanceEvent, InstanceId, InstanceSpec, LeaseEpoch,
+    MigrationId, OpId, Origin, ProjectEvent, ProjectId, Quota, QuotaScope, SagaId, Shortage, Size, SledEvent,
+    SledId, Span, SpecChange, Step, SystemEvent, VmmId, VmmState,
 };
 use std::net::Ipv4Addr;
 use uuid::Uuid;
 
-pub const STEPS: [Step; 9] = [
+pub const STEPS: [Step; 10] = [
     Step::Reserve,
     Step::Allocate,
     Step::Network,
@@ -27,6 +30,7 @@ pub const STEPS: [Step; 9] = [
     Step::SetRunning,
     Step::Journal,
     Step::Commit,
+    Step::MigrationTarget,
 ];
 
 pub const FAILURES: [FailureReason; 8] = [
@@ -68,6 +72,24 @@ pub const ORIGINS: [Origin; 3] = [Origin::User, Origin::Creation, Origin::Automa
 pub const SIDE_STATES: [SideState; 4] =
     [SideState::Pending, SideState::InProgress, SideState::Completed, SideState::Failed];
 
+pub const CANCEL_REASONS: [CancelReason; 3] =
+    [CancelReason::Requested, CancelReason::Deadline, CancelReason::Refused];
+
+pub const GROUP_POLICIES: [GroupPolicy; 2] = [GroupPolicy::Allow, GroupPolicy::Fail];
+
+pub const QUOTA_SCOPES: [QuotaScope; 3] = [QuotaScope::Project, QuotaScope::Silo, QuotaScope::Fleet];
+
+pub const QUOTA_RESOURCES: [QuotaResource; 2] = [QuotaResource::Cpus, QuotaResource::Memory];
+
+pub const SLEDS_UNFIT: [SledUnfit; 6] = [
+    SledUnfit::Unknown,
+    SledUnfit::NotProvisionable,
+    SledUnfit::IsSource,
+    SledUnfit::CpuFamily,
+    SledUnfit::Spread,
+    SledUnfit::Room,
+];
+
 fn uuid(n: u128) -> Uuid {
     Uuid::from_u128((n << 120) | 0x11_2233_4455_6677_8899_aabb_ccdd_eeff)
 }
@@ -92,6 +114,10 @@ fn migration() -> MigrationId {
     MigrationId::new(uuid(6))
 }
 
+fn group() -> GroupId {
+    GroupId::new(uuid(11))
+}
+
 const SIZE: Size = Size { ncpus: 4, memory: 8 << 30 };
 
 fn spec(auto_restart: Option<AutoRestartPolicy>) -> InstanceSpec {
@@ -102,7 +128,29 @@ fn spec(auto_restart: Option<AutoRestartPolicy>) -> InstanceSpec {
         hostname: "web-1.example".to_owned(),
         size: SIZE,
         auto_restart,
+        cpu_platform: None,
+        boot_disk: None,
+        jumbo_frames: false,
     }
+}
+
+/// A specification with everything set.
+fn full_spec() -> InstanceSpec {
+    InstanceSpec {
+        cpu_platform: Some("amd_milan".to_owned()),
+        boot_disk: Some(uuid(12)),
+        jumbo_frames: true,
+        ..spec(Some(AutoRestartPolicy::BestEffort))
+    }
+}
+
+fn changes() -> [SpecChange; 2] {
+    [spec(None).changeable(), full_spec().changeable()]
+}
+
+fn quotas() -> [Quota; 3] {
+    let full = Quota { cpus: Some(300), memory: Some(1 << 41) };
+    [full, Quota { cpus: None, ..full }, Quota { memory: None, ..full }]
 }
 
 fn address() -> Address {
@@ -113,13 +161,36 @@ fn grant() -> StartGrant {
     StartGrant { saga: saga(), vmm: vmm(), sled: sled() }
 }
 
-pub fn shortages() -> [Shortage; 3] {
+fn migrate_grant() -> MigrateGrant {
+    MigrateGrant { saga: saga(), migration: migration(), vmm: vmm(), sled: sled() }
+}
+
+pub fn shortages() -> Vec<Shortage> {
     let room = Shortage::Room { wanted: SIZE, threads_free_max: 3, memory_free_max: (1 << 40) + (1 << 30) };
-    [Shortage::NoSled, room, Shortage::Addresses]
+    let mut shortages = vec![Shortage::NoSled, room, Shortage::Addresses];
+    shortages.push(Shortage::CpuFamily { wanted: "amd_turin".to_owned() });
+    shortages.push(Shortage::Spread { group: "spread-1".to_owned() });
+    shortages.push(Shortage::NoOtherSled);
+    shortages.extend(SLEDS_UNFIT.map(|why| Shortage::ThatSled { why }));
+    for scope in QUOTA_SCOPES {
+        shortages.extend(QUOTA_RESOURCES.map(|resource| Shortage::Quota {
+            scope,
+            resource,
+            limit: 300,
+            used: 298,
+            wanted: 4,
+        }));
+    }
+    shortages
 }
 
 fn unwind_reasons() -> Vec<UnwindReason> {
-    let others = [UnwindReason::Deadline, UnwindReason::StopRequested, UnwindReason::VmmEnded];
+    let others = [
+        UnwindReason::Deadline,
+        UnwindReason::StopRequested,
+        UnwindReason::VmmEnded,
+        UnwindReason::Cancelled,
+    ];
     REFUSALS.into_iter().map(UnwindReason::Refused).chain(others).collect()
 }
 
@@ -166,18 +237,19 @@ fn updates() -> Vec<Update> {
 
 fn instance_events() -> Vec<InstanceEvent> {
     use InstanceEvent as E;
-    let created = |auto_restart, intent| E::Created {
+    let created = |spec, intent| E::Created {
         id: InstanceId::new(uuid(1)),
-        spec: Box::new(spec(auto_restart)),
+        spec: Box::new(spec),
         address: address(),
         intent,
     };
     let mut events = vec![
-        created(None, Intent::Running),
-        created(Some(AutoRestartPolicy::Never), Intent::Stopped),
-        created(Some(AutoRestartPolicy::BestEffort), Intent::Stopped),
+        created(spec(None), Intent::Running),
+        created(spec(Some(AutoRestartPolicy::Never)), Intent::Stopped),
+        created(spec(Some(AutoRestartPolicy::BestEffort)), Intent::Stopped),
+        created(full_spec(), Intent::Stopped),
     ];
-    events.extend(shortages().map(|short| E::StartNotPlaced { origin: Origin::Creation, short }));
+    events.extend(shortages().into_iter().map(|short| E::StartNotPlaced { origin: Origin::Creation, short }));
     events.extend(ORIGINS.map(|origin| E::StartBegan {
         saga: saga(),
         origin,
@@ -205,6 +277,47 @@ fn instance_events() -> Vec<InstanceEvent> {
     events.extend([true, false].map(|accepted| E::RebootAnswered { op: op(), accepted }));
     events.extend(updates().into_iter().map(E::Updated));
     events.push(E::Deleted);
+    events.extend(migration_events());
+    events.push(E::RestartTried { attempt: 3 });
+    let reason = "host lost power, größer".to_owned();
+    events.extend(
+        [true, false].map(|assert_dead| E::ForceStopRequested { assert_dead, reason: reason.clone() }),
+    );
+    events.extend(changes().map(|change| E::Reconfigured { change: Box::new(change) }));
+    events
+}
+
+fn migration_events() -> Vec<InstanceEvent> {
+    use InstanceEvent as E;
+    let mut events = vec![E::MigrateBegan {
+        saga: saga(),
+        migration: migration(),
+        vmm: vmm(),
+        sled: sled(),
+        size: SIZE,
+        deadline: Span::from_secs(600),
+    }];
+    events.extend(CANCEL_REASONS.map(|reason| E::MigrationCancelled { migration: migration(), reason }));
+    events.push(E::MigrationGivenUp { migration: migration() });
+    events
+}
+
+fn later_events() -> Vec<Event> {
+    let (group, instance) = (group(), InstanceId::new(uuid(1)));
+    let created = |policy| {
+        let (name, description) = ("spread-1".to_owned(), "replicas".to_owned());
+        ProjectEvent::GroupCreated { group, name, description, policy }
+    };
+    let mut events: Vec<Event> = quotas().map(|quota| ProjectEvent::QuotaSet { quota }.into()).into();
+    events.extend(GROUP_POLICIES.map(|policy| created(policy).into()));
+    events.push(ProjectEvent::GroupJoined { group, instance }.into());
+    events.push(ProjectEvent::GroupLeft { group, instance }.into());
+    events.push(ProjectEvent::GroupDeleted { group }.into());
+    events.push(SledEvent::DrainBegan { reason: "firmware".to_owned() }.into());
+    events.extend([true, false].map(|done| SledEvent::DrainEnded { done }.into()));
+    for scope in QUOTA_SCOPES {
+        events.extend(quotas().map(|quota| SystemEvent::QuotaSet { scope, quota }.into()));
+    }
     events
 }
 
@@ -241,36 +354,48 @@ fn other_events() -> Vec<Event> {
 
 /// Every event, several times over.
 pub fn events() -> Vec<Event> {
-    instance_events().into_iter().map(Event::Instance).chain(other_events()).collect()
+    instance_events().into_iter().map(Event::Instance).chain(other_events()).chain(later_events()).collect()
 }
 
 fn commands() -> Vec<(&'static str, Command)> {
-    let create = |start| Command::Create {
+    let create_of = |spec, start| Command::Create {
         id: InstanceId::new(uuid(1)),
-        spec: Box::new(spec(Some(AutoRestartPolicy::Never))),
+        spec: Box::new(spec),
         address: address(),
         start,
     };
+    let create = |start| create_of(spec(Some(AutoRestartPolicy::Never)), start);
     let mut commands = vec![("Create", create(None)), ("Create", create(Some(Ok(grant()))))];
-    commands.extend(shortages().map(|short| ("Create", create(Some(Err(short))))));
+    commands.extend(shortages().into_iter().map(|short| ("Create", create(Some(Err(short))))));
+    commands.push(("Create", create_of(full_spec(), None)));
     commands.extend([
         ("Start", Command::Start { grant: None }),
         ("Start", Command::Start { grant: Some(grant()) }),
         ("Stop", Command::Stop { op: op() }),
         ("Reboot", Command::Reboot { op: op() }),
         ("Delete", Command::Delete),
+        ("Migrate", Command::Migrate { grant: None }),
+        ("Migrate", Command::Migrate { grant: Some(migrate_grant()) }),
+        ("CancelMigration", Command::CancelMigration),
+        ("CancelSaga", Command::CancelSaga { saga: saga() }),
+        ("ForceStop", Command::ForceStop { assert_dead: true, reason: "it hangs".to_owned() }),
+        ("ForceStop", Command::ForceStop { assert_dead: false, reason: "it hangs".to_owned() }),
     ]);
+    commands.extend(changes().map(|change| ("Update", Command::Update { change: Box::new(change) })));
     commands
 }
 
 fn outcomes() -> Vec<(&'static str, Input)> {
-    let (vmm, sled, op) = (vmm(), sled(), op());
+    let (vmm, sled, op, migration) = (vmm(), sled(), op(), migration());
     let effects = [
         Effect::Register { vmm, sled },
         Effect::SetRunning { vmm, sled },
         Effect::Stop { vmm, sled, op },
         Effect::Reboot { vmm, sled, op },
         Effect::Unregister { vmm, sled },
+        Effect::MigrationTarget { vmm, sled, migration },
+        Effect::MigrationCancel { vmm, sled, migration },
+        Effect::Ask { vmm, sled },
     ];
     let mut results = vec![EffectResult::Done(None), EffectResult::Done(Some(reports()[0]))];
     results.extend(REFUSALS.map(EffectResult::Refused));
@@ -288,7 +413,15 @@ pub fn inputs() -> Vec<(&'static str, Input)> {
     inputs.extend(outcomes());
     inputs.extend(EVIDENCES.map(|evidence| ("Gone", Input::Gone { vmm, evidence })));
     inputs.extend(EVIDENCES.map(|evidence| ("Absent", Input::Absent { vmm, asked_at: 77_000, evidence })));
-    inputs.push(("Deadline", Input::Deadline(DeadlineKind::Saga(saga()))));
+    let deadlines = [
+        DeadlineKind::Saga(saga()),
+        DeadlineKind::Migration(migration()),
+        DeadlineKind::Undecided(migration()),
+        DeadlineKind::Restart,
+    ];
+    inputs.extend(deadlines.map(|kind| ("Deadline", Input::Deadline(kind))));
     inputs.push(("Reconsider", Input::Reconsider));
+    inputs.push(("Restart", Input::Restart(Ok(grant()))));
+    inputs.extend(shortages().into_iter().map(|short| ("Restart", Input::Restart(Err(short)))));
     inputs
 }

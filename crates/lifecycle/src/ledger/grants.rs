@@ -1,10 +1,9 @@
 //! Grants: given in memory, counted at once, and taken back only by name.
 
-use super::{Entry, Ledger, SUBNET_FIRST, SUBNET_LAST, SledEntry, VmmEntry};
-use crate::ids::{InstanceId, ProjectId, SledId, VmmId};
+use super::{Entry, Ledger, SUBNET_FIRST, SUBNET_LAST};
+use crate::ids::{InstanceId, ProjectId, VmmId};
 use crate::rejected::{Rejected, Shortage};
-use crate::spec::{Address, Size};
-use std::collections::BTreeSet;
+use crate::spec::Address;
 use std::net::Ipv4Addr;
 
 /// First virtual network identifier for guests; those below are the system's.
@@ -93,58 +92,13 @@ impl Ledger {
         }
     }
 
-    /// Grants room for a VMM on the least loaded sled that has it; `dice` breaks ties.
-    pub fn grant_room(
-        &mut self,
-        instance: InstanceId,
-        vmm: VmmId,
-        size: Size,
-        dice: u64,
-    ) -> Result<SledId, Shortage> {
-        self.grant_room_rather_off(instance, vmm, size, dice, &BTreeSet::new())
-    }
-
-    /// The same, and rather not on the sleds in `avoid`: those that do not answer at present are taken only
-    /// if no other has room.
-    pub fn grant_room_rather_off(
-        &mut self,
-        instance: InstanceId,
-        vmm: VmmId,
-        size: Size,
-        dice: u64,
-        avoid: &BTreeSet<SledId>,
-    ) -> Result<SledId, Shortage> {
-        let open: Vec<(SledId, &SledEntry)> = self
-            .sleds
-            .iter()
-            .filter(|(_, sled)| sled.is_provisionable && !sled.is_expunged && sled.boot.is_some())
-            .map(|(id, sled)| (*id, sled))
-            .collect();
-        if open.is_empty() {
-            return Err(Shortage::NoSled);
-        }
-        let fitting: Vec<((bool, u64), SledId)> = open
-            .iter()
-            .filter(|(_, sled)| sled.room.free(sled.held).fits(size))
-            .map(|(id, sled)| ((avoid.contains(id), load_with(sled, size)), *id))
-            .collect();
-        let Some(best) = fitting.iter().map(|(rank, _)| *rank).min() else {
-            let free = open.iter().map(|(_, sled)| sled.room.free(sled.held));
-            return Err(Shortage::Room {
-                wanted: size,
-                threads_free_max: free.clone().map(|room| room.threads).max().unwrap_or(0),
-                memory_free_max: free.map(|room| room.memory).max().unwrap_or(0),
-            });
-        };
-        let tied: Vec<SledId> = fitting.iter().filter(|(rank, _)| *rank == best).map(|(_, id)| *id).collect();
-        let sled = tied[(dice % tied.len() as u64) as usize];
-        self.hold(vmm, VmmEntry { instance, sled, size, is_journaled: false, is_held: true });
-        Ok(sled)
-    }
-
     /// Ends a room grant without its having been journaled.
     pub fn drop_room(&mut self, vmm: VmmId) {
-        if self.vmms.get(&vmm).is_some_and(|entry| !entry.is_journaled) {
+        let open = self.vmms.get(&vmm).filter(|entry| !entry.is_journaled);
+        if let Some((instance, size, is_charging)) = open.map(|e| (e.instance, e.size, e.is_charging)) {
+            if is_charging {
+                self.promise(instance, size, false);
+            }
             self.release(vmm);
             self.forget(vmm);
         }
@@ -152,19 +106,12 @@ impl Ledger {
 
     /// Grants that are neither journaled nor dropped: instances and VMMs of the given instance.
     pub fn open_grants(&self, id: InstanceId) -> (bool, Vec<VmmId>) {
-        let instance = self.instances.get(&id).is_some_and(|entry| !entry.is_journaled);
-        let is_open = |(_, entry): &(&VmmId, &VmmEntry)| entry.instance == id && !entry.is_journaled;
-        (instance, self.vmms.iter().filter(is_open).map(|(vmm, _)| *vmm).collect())
+        let Some(entry) = self.instances.get(&id) else {
+            return (false, Vec::new());
+        };
+        let is_open = |vmm: &&VmmId| !self.vmms[*vmm].is_journaled;
+        (!entry.is_journaled, entry.vmms.iter().filter(is_open).copied().collect())
     }
-}
-
-/// How full a sled would be with one more, in millionths of the scarcer resource.
-fn load_with(sled: &SledEntry, size: Size) -> u64 {
-    let share = |held: u64, more: u64, all: u64| (held + more).saturating_mul(1_000_000) / all.max(1);
-    let threads = share(u64::from(sled.held.threads), u64::from(size.ncpus), u64::from(sled.room.threads));
-    // In MiB, so that the product stays far from overflow.
-    let memory = share(sled.held.memory >> 20, size.memory >> 20, sled.room.memory >> 20);
-    threads.max(memory)
 }
 
 /// A locally administered address that is unique within the project because the virtual IP is.

@@ -15,10 +15,16 @@
 //!   never by time;
 //! * an instance's name is free once it is deleted, its address once its VMMs are gone too.
 
+mod entries;
 mod fold;
 mod grants;
+mod placement;
 
-use crate::ids::{BootId, InstanceId, LeaseEpoch, ProjectId, SledId, VmmId};
+pub use placement::RoomAsk;
+
+use crate::group::GroupPolicy;
+use crate::ids::{BootId, GroupId, InstanceId, LeaseEpoch, ProjectId, SledId, VmmId};
+use crate::quota::{Quota, Totals};
 use crate::spec::Size;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -39,6 +45,12 @@ pub struct Ledger {
     sleds: BTreeMap<SledId, SledEntry>,
     vmms: BTreeMap<VmmId, VmmEntry>,
     charged: BTreeMap<ProjectId, Totals>,
+    charged_in_all: Totals,
+    /// What open grants will charge, once journaled: quotas count it.
+    promised: BTreeMap<ProjectId, Totals>,
+    promised_in_all: Totals,
+    silo_quota: Quota,
+    fleet_quota: Quota,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +62,15 @@ struct ProjectEntry {
     addresses: BTreeSet<u32>,
     /// Where the search for a free address begins: addresses are reused late.
     next_address: u32,
+    quota: Quota,
+    groups: BTreeMap<GroupId, GroupEntry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct GroupEntry {
+    name: String,
+    policy: GroupPolicy,
+    members: BTreeSet<InstanceId>,
 }
 
 /// Whether an entry is a grant or a fact.
@@ -69,7 +90,9 @@ struct InstanceEntry {
     is_journaled: bool,
     is_deleted: bool,
     charge: Option<Size>,
-    vmms: usize,
+    /// Its VMMs, until they are reaped.
+    vmms: Vec<VmmId>,
+    groups: BTreeSet<GroupId>,
     /// The last VMMs that were reaped, newest last, so that a late report of one finds out that it is dead.
     reaped: Vec<VmmId>,
 }
@@ -85,6 +108,10 @@ struct VmmEntry {
     is_journaled: bool,
     /// Cleared when it is gone; the entry stays for a while, so that late reports find their way.
     is_held: bool,
+    /// Whether its grant, once journaled, charges provisioning: a start's does, a migration target's does not.
+    is_charging: bool,
+    /// Fingerprint of the newest report that was folded.
+    heard: u64,
 }
 
 /// Where a VMM belongs.
@@ -96,6 +123,9 @@ pub struct VmmPlace {
     pub sled: SledId,
     /// Whether it may still be on its sled.
     pub is_held: bool,
+    /// Fingerprint of its newest report that was folded ([`crate::input::VmmReport::fingerprint`]): one that
+    /// says the same again is no news.
+    pub heard: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,6 +133,10 @@ struct SledEntry {
     name: String,
     room: Room,
     held: Room,
+    /// VMMs that may still be on it.
+    vmms: BTreeSet<VmmId>,
+    cpu_family: String,
+    address: String,
     is_provisionable: bool,
     is_expunged: bool,
     boot: Option<(BootId, LeaseEpoch)>,
@@ -114,15 +148,6 @@ pub struct Room {
     /// Hardware threads.
     pub threads: u32,
     /// Memory, bytes.
-    pub memory: u64,
-}
-
-/// Provisioning counters.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Totals {
-    /// Virtual CPUs charged.
-    pub cpus: u64,
-    /// Memory charged, bytes.
     pub memory: u64,
 }
 
@@ -139,6 +164,10 @@ pub struct SledLoad {
     pub held: Room,
     /// Whether new VMMs may be placed on it.
     pub is_provisionable: bool,
+    /// Whether an operator took it out for good.
+    pub is_expunged: bool,
+    /// Its CPU family.
+    pub cpu_family: String,
     /// Boot and lease epoch.
     pub boot: Option<(BootId, LeaseEpoch)>,
 }
@@ -205,6 +234,7 @@ impl Ledger {
             instance: entry.instance,
             sled: entry.sled,
             is_held: entry.is_held,
+            heard: entry.heard,
         })
     }
 
@@ -215,22 +245,43 @@ impl Ledger {
 
     /// VMMs of a sled that may still be on it.
     pub fn vmms_on(&self, sled: SledId) -> impl Iterator<Item = (VmmId, InstanceId)> + '_ {
-        self.vmms
-            .iter()
-            .filter(move |(_, entry)| entry.sled == sled && entry.is_held)
-            .map(|(id, entry)| (*id, entry.instance))
+        let held = self.sleds.get(&sled).into_iter().flat_map(|sled| &sled.vmms);
+        held.map(|id| (*id, self.vmms[id].instance))
+    }
+
+    /// Where the sled's agent listens; none if it never registered.
+    pub fn sled_address(&self, sled: SledId) -> Option<&str> {
+        self.sleds.get(&sled).map(|sled| sled.address.as_str())
+    }
+
+    /// The project of an instance that is not deleted.
+    pub fn project_of(&self, id: InstanceId) -> Option<ProjectId> {
+        self.instances.get(&id).filter(|entry| entry.is_journaled && !entry.is_deleted).map(|e| e.project)
+    }
+
+    /// Limits of the silo and of the fleet.
+    pub fn quotas(&self) -> (Quota, Quota) {
+        (self.silo_quota, self.fleet_quota)
+    }
+
+    /// Limit of a project.
+    pub fn project_quota(&self, id: ProjectId) -> Quota {
+        self.projects.get(&id).map(|project| project.quota).unwrap_or_default()
+    }
+
+    /// Provisioning charged to the silo, and to the fleet: there is one silo.
+    pub fn charged_in_all(&self) -> Totals {
+        self.charged_in_all
     }
 
     /// Every sled's load, by id.
     pub fn sleds(&self) -> impl Iterator<Item = SledLoad> + '_ {
-        self.sleds.iter().map(|(id, sled)| SledLoad {
-            id: *id,
-            name: sled.name.clone(),
-            room: sled.room,
-            held: sled.held,
-            is_provisionable: sled.is_provisionable && !sled.is_expunged,
-            boot: sled.boot,
-        })
+        self.sleds.iter().map(|(id, sled)| load(*id, sled))
+    }
+
+    /// One sled's load; none if it never registered.
+    pub fn sled(&self, id: SledId) -> Option<SledLoad> {
+        self.sleds.get(&id).map(|sled| load(id, sled))
     }
 
     /// Provisioning charged to a project.
@@ -262,140 +313,15 @@ impl Ledger {
     }
 }
 
-impl Ledger {
-    fn insert_project(&mut self, id: ProjectId, name: &str, vni: u32, state: Entry) {
-        let addresses = BTreeSet::new();
-        let next_address = SUBNET_FIRST;
-        let entry = ProjectEntry { name: name.to_owned(), vni, state, instances: 0, addresses, next_address };
-        let replaced = self.projects.insert(id, entry);
-        assert!(replaced.is_none(), "a project is granted once");
-        self.project_names.insert(name.to_owned(), id);
-        self.vnis.insert(vni);
-    }
-
-    fn remove_project(&mut self, id: ProjectId) {
-        let project = self.projects.remove(&id).expect("only what exists is removed");
-        self.project_names.remove(&project.name);
-        self.vnis.remove(&project.vni);
-        self.charged.remove(&id);
-    }
-
-    fn insert_instance(
-        &mut self,
-        id: InstanceId,
-        project: ProjectId,
-        name: &str,
-        address: u32,
-        is_journaled: bool,
-    ) {
-        let Some(owner) = self.projects.get_mut(&project) else {
-            assert!(is_journaled, "only a fact can name a project that is gone");
-            return;
-        };
-        owner.instances += 1;
-        owner.addresses.insert(address);
-        owner.next_address = if address >= SUBNET_LAST { SUBNET_FIRST } else { address + 1 };
-        let name = name.to_owned();
-        let taken = self.instance_names.insert((project, name.clone()), id);
-        assert!(taken.is_none() || is_journaled, "a name is granted once");
-        let entry = InstanceEntry {
-            project,
-            name,
-            address,
-            is_journaled,
-            is_deleted: false,
-            charge: None,
-            vmms: 0,
-            reaped: Vec::new(),
-        };
-        self.instances.insert(id, entry);
-    }
-
-    fn free_name(&mut self, id: InstanceId) {
-        let Some(entry) = self.instances.get(&id) else {
-            return;
-        };
-        let key = (entry.project, entry.name.clone());
-        if self.instance_names.get(&key) == Some(&id) {
-            self.instance_names.remove(&key);
-        }
-        if let Some(project) = self.projects.get_mut(&key.0) {
-            project.instances = project.instances.saturating_sub(1);
-        }
-    }
-
-    /// The last that is held of an instance.
-    fn free_address(&mut self, id: InstanceId) {
-        let Some(entry) = self.instances.remove(&id) else {
-            return;
-        };
-        if let Some(project) = self.projects.get_mut(&entry.project) {
-            project.addresses.remove(&entry.address);
-        }
-        for vmm in entry.reaped {
-            self.vmms.remove(&vmm);
-        }
-    }
-
-    fn hold(&mut self, vmm: VmmId, entry: VmmEntry) {
-        self.sled_mut(entry.sled).held.add(Room::of(entry.size));
-        if let Some(instance) = self.instances.get_mut(&entry.instance) {
-            instance.vmms += 1;
-        }
-        let replaced = self.vmms.insert(vmm, entry);
-        assert!(replaced.is_none(), "a VMM is granted once");
-    }
-
-    fn release(&mut self, vmm: VmmId) {
-        let entry = self.vmms.get_mut(&vmm).expect("only what is held is released");
-        assert!(entry.is_held, "released once");
-        entry.is_held = false;
-        let (sled, size) = (entry.sled, entry.size);
-        self.sled_mut(sled).held.remove(Room::of(size));
-    }
-
-    /// Takes back a VMM that was granted and never journaled.
-    fn forget(&mut self, vmm: VmmId) {
-        let entry = self.vmms.remove(&vmm).expect("forgotten once");
-        if let Some(instance) = self.instances.get_mut(&entry.instance) {
-            instance.vmms -= 1;
-        }
-    }
-
-    /// Keeps a VMM that is over among the last few of its instance.
-    fn retire(&mut self, vmm: VmmId) {
-        let owner = self.vmms.get(&vmm).expect("only what was held is reaped").instance;
-        let Some(instance) = self.instances.get_mut(&owner) else {
-            return;
-        };
-        instance.vmms -= 1;
-        instance.reaped.push(vmm);
-        if instance.reaped.len() > REAPED_MAX {
-            let oldest = instance.reaped.remove(0);
-            self.vmms.remove(&oldest);
-        }
-    }
-
-    fn charge(&mut self, id: InstanceId, charge: Option<Size>) {
-        let Some(entry) = self.instances.get_mut(&id) else {
-            return;
-        };
-        let totals = self.charged.entry(entry.project).or_default();
-        if let Some(before) = std::mem::replace(&mut entry.charge, charge) {
-            totals.cpus = totals.cpus.checked_sub(u64::from(before.ncpus)).expect("released at most once");
-            totals.memory = totals.memory.checked_sub(before.memory).expect("released at most once");
-        }
-        if let Some(size) = charge {
-            totals.cpus += u64::from(size.ncpus);
-            totals.memory += size.memory;
-        }
-        if *totals == Totals::default() {
-            let project = entry.project;
-            self.charged.remove(&project);
-        }
-    }
-
-    fn sled_mut(&mut self, id: SledId) -> &mut SledEntry {
-        self.sleds.get_mut(&id).expect("a sled registers first")
+fn load(id: SledId, sled: &SledEntry) -> SledLoad {
+    SledLoad {
+        id,
+        name: sled.name.clone(),
+        room: sled.room,
+        held: sled.held,
+        is_provisionable: sled.is_provisionable && !sled.is_expunged,
+        is_expunged: sled.is_expunged,
+        cpu_family: sled.cpu_family.clone(),
+        boot: sled.boot,
     }
 }

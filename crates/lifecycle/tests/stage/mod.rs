@@ -4,22 +4,27 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "a stage for tests; each uses its own part")]
 
 use lifecycle::event::EventMeta;
-use lifecycle::input::{EffectResult, StartGrant, VmmReport};
+use lifecycle::input::{EffectResult, MigrateGrant, SideReport, StartGrant, VmmReport};
+use lifecycle::migration::{Migration, SideState};
+use lifecycle::network::NetworkBook;
 use lifecycle::{
     Address, Command, Decision, Effect, Generation, Input, Instance, InstanceEvent, InstanceId, InstanceSpec,
-    OpId, Policy, ProjectId, Rejected, RunState, SagaId, Size, SledId, Timestamp, VmmId, VmmState, decide,
-    effects, evolve, invariant,
+    MigrationId, OpId, Policy, ProjectId, Purpose, Rejected, RunState, SagaId, Size, SledId, Timestamp,
+    VmmId, VmmState, decide, effects, evolve, invariant,
 };
 use std::net::Ipv4Addr;
 use uuid::Uuid;
 
-pub const SLEDS: [u128; 2] = [0x51, 0x52];
+pub const SLEDS: [u128; 3] = [0x51, 0x52, 0x53];
 
 #[derive(Clone, Default)]
 pub struct Stage {
     pub state: Option<Instance>,
     pub history: Vec<InstanceEvent>,
     pub appends: usize,
+    pub book: NetworkBook,
+    /// Microseconds that pass between two events.
+    pub tick: u64,
     minted: u128,
 }
 
@@ -35,6 +40,9 @@ pub fn spec() -> InstanceSpec {
         hostname: "web-1".to_owned(),
         size: Size { ncpus: 2, memory: 4 << 30 },
         auto_restart: None,
+        cpu_platform: None,
+        boot_disk: None,
+        jumbo_frames: false,
     }
 }
 
@@ -78,10 +86,13 @@ impl Stage {
     pub fn give(&mut self, input: Input) -> Result<Vec<InstanceEvent>, Rejected> {
         let events = match decide(self.state.as_ref(), &input, &Policy::default())? {
             Decision::Events(events) => events,
-            Decision::AskForRoom(size) => {
-                assert_eq!(size, spec().size);
+            Decision::AskForRoom(wanted) => {
                 let grant = self.grant(0);
-                return self.give(Input::Command(Command::Start { grant: Some(grant) }));
+                return self.give(match (&wanted.purpose, &input) {
+                    (Purpose::Start { .. }, Input::Deadline(_)) => Input::Restart(Ok(grant)),
+                    (Purpose::Start { .. }, _) => Input::Command(Command::Start { grant: Some(grant) }),
+                    (Purpose::Migrate { .. }, _) => panic!("the stage grants targets by itself"),
+                });
             }
         };
         if events.is_empty() {
@@ -91,15 +102,19 @@ impl Stage {
         let before = self.state.clone();
         for event in &events {
             let n = self.history.len() as u64 + 1;
-            evolve(
-                &mut self.state,
-                event,
-                EventMeta { version: n, position: n, time: Timestamp::from_micros(n) },
-            );
+            let last = self.state.as_ref().map_or(0, |state| state.head.time.micros());
+            let time = Timestamp::from_micros(last + self.tick.max(1));
+            let meta = EventMeta { version: n, position: n, time };
+            evolve(&mut self.state, event, meta);
+            let id = self.state.as_ref().unwrap().id;
+            self.book.apply(id, event, meta);
             self.history.push(event.clone());
         }
         let after = self.state.as_ref().unwrap();
         invariant::check(after).unwrap_or_else(|v| panic!("{v}\nafter {input:?}\nevents {events:?}"));
+        if after.deleted.is_none() {
+            assert_eq!(self.book.of(after.id), Some((after.network.sled, after.producer)), "{events:?}");
+        }
         invariant::check_step(before.as_ref(), after).unwrap_or_else(|v| panic!("{v}\nafter {input:?}"));
         Ok(events)
     }
@@ -111,6 +126,118 @@ impl Stage {
     pub fn start(&mut self, on: usize) -> Vec<InstanceEvent> {
         let grant = self.grant(on);
         self.must(Input::Command(Command::Start { grant: Some(grant) }))
+    }
+
+    /// Lets time pass before the next event.
+    pub fn wait(&mut self, span: lifecycle::Span) {
+        let state = self.state.as_mut().unwrap();
+        state.head.time = state.head.time + span;
+    }
+
+    pub fn migrate_grant(&mut self, on: usize) -> MigrateGrant {
+        MigrateGrant {
+            saga: SagaId::new(self.mint()),
+            migration: MigrationId::new(self.mint()),
+            vmm: VmmId::new(self.mint()),
+            sled: sled(on),
+        }
+    }
+
+    pub fn try_migrate(&mut self, on: usize) -> Result<Vec<InstanceEvent>, Rejected> {
+        let grant = self.migrate_grant(on);
+        self.give(Input::Command(Command::Migrate { grant: Some(grant) }))
+    }
+
+    pub fn migrate(&mut self, on: usize) -> Vec<InstanceEvent> {
+        self.try_migrate(on).unwrap()
+    }
+
+    /// The newest migration.
+    pub fn migration(&self) -> MigrationId {
+        let began = |event: &InstanceEvent| match event {
+            InstanceEvent::MigrateBegan { migration, .. } => Some(*migration),
+            _ => None,
+        };
+        self.history.iter().rev().find_map(began).expect("a migration began")
+    }
+
+    /// The newest migration's record.
+    pub fn record(&self) -> &Migration {
+        &self.now().migrations[&self.migration()]
+    }
+
+    /// Source and target of the newest migration.
+    pub fn sides(&self) -> (VmmId, VmmId) {
+        let began = self.history.iter().rposition(|e| matches!(e, InstanceEvent::MigrateBegan { .. }));
+        let InstanceEvent::MigrateBegan { vmm: target, .. } = &self.history[began.unwrap()] else {
+            unreachable!()
+        };
+        let mut active = None;
+        for event in &self.history[..began.unwrap()] {
+            match event {
+                InstanceEvent::StartBegan { vmm, .. } => active = Some(*vmm),
+                InstanceEvent::Updated(update) => active = update.active,
+                _ => {}
+            }
+        }
+        (active.unwrap(), *target)
+    }
+
+    fn sled_of(&self, id: VmmId) -> SledId {
+        let placed = |event: &InstanceEvent| match event {
+            InstanceEvent::StartBegan { vmm, sled, .. } | InstanceEvent::MigrateBegan { vmm, sled, .. }
+                if *vmm == id =>
+            {
+                Some(*sled)
+            }
+            _ => None,
+        };
+        self.history.iter().find_map(placed).expect("it was placed")
+    }
+
+    /// What a VMM says of itself, and of its side of the newest migration.
+    pub fn says(
+        &mut self,
+        vmm: VmmId,
+        generation: u64,
+        state: VmmState,
+        side: Option<(u64, SideState)>,
+    ) -> Vec<InstanceEvent> {
+        let input = self.words(vmm, generation, state, side);
+        self.must(input)
+    }
+
+    pub fn words(
+        &self,
+        vmm: VmmId,
+        generation: u64,
+        state: VmmState,
+        side: Option<(u64, SideState)>,
+    ) -> Input {
+        let mut said = report(generation, state);
+        if let Some((generation, state)) = side {
+            let generation = Generation::new(generation);
+            let part = SideReport { migration: self.migration(), state, generation };
+            if self.sides().1 == vmm {
+                said.migration_in = Some(part);
+            } else {
+                said.migration_out = Some(part);
+            }
+        }
+        Input::Report { sled: self.sled_of(vmm), vmm, report: said }
+    }
+
+    /// A migration whose target has accepted.
+    pub fn migrating() -> Self {
+        let mut stage = Self::running();
+        stage.migrate(1);
+        let (_, target) = stage.sides();
+        stage.says(target, 1, VmmState::Migrating, Some((1, SideState::Pending)));
+        let effect = stage.effects()[0];
+        assert!(matches!(effect, Effect::MigrationTarget { .. }), "{effect:?}");
+        stage.must(Input::Outcome { effect, result: EffectResult::Done(None) });
+        assert!(stage.now().saga.is_none());
+        stage
     }
 
     pub fn stop(&mut self) -> Result<Vec<InstanceEvent>, Rejected> {

@@ -5,13 +5,15 @@
 use eventlog::{AppendOutcome, Log, Position, Record, SimLog, Version};
 use futures::FutureExt;
 use journal::{Actor, Context, Event, StreamName};
-use lifecycle::input::{EffectResult, Refusal, StartGrant, VmmReport};
+use lifecycle::input::{EffectResult, MigrateGrant, Refusal, SideReport, StartGrant, VmmReport};
 use lifecycle::instance::Instance;
-use lifecycle::project::Project;
+use lifecycle::migration::SideState;
+use lifecycle::project::{GroupCommand, Project};
 use lifecycle::{
-    Address, BootId, Command, Decision, Evidence, Generation, Input, InstanceEvent, InstanceId, InstanceSpec,
-    OpId, Policy, ProjectEvent, ProjectId, SagaId, Size, SledEvent, SledId, SystemEvent, Timestamp, VmmId,
-    VmmState, decide, effects,
+    Address, BootId, Command, Deadline, Decision, Evidence, Generation, GroupId, GroupPolicy, Input,
+    InstanceEvent, InstanceId, InstanceSpec, MigrationId, OpId, Policy, ProjectEvent, ProjectId, Quota,
+    QuotaScope, SagaId, Size, SledEvent, SledId, SystemEvent, Timestamp, VmmId, VmmState, deadlines, decide,
+    effects,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -36,6 +38,15 @@ pub enum Move {
     Answer { instance: usize, answer: usize },
     Gone { instance: usize, evidence: usize },
     Daemon,
+    Migrate { instance: usize, on: usize },
+    CancelMigration(usize),
+    Side { instance: usize, is_source: bool, state: usize, generation: u64 },
+    Deadline(usize),
+    ForceStop(usize),
+    Resize(usize, u16),
+    Quota { scope: usize, cpus: u64 },
+    Group { project: usize, group: usize, act: usize, instance: usize },
+    Drain(usize, bool),
 }
 
 pub fn any_move() -> impl Strategy<Value = Move> {
@@ -58,6 +69,28 @@ pub fn any_move() -> impl Strategy<Value = Move> {
         6 => (n.clone(), 0..6usize).prop_map(|(instance, answer)| Move::Answer { instance, answer }),
         2 => (n, 0..3usize).prop_map(|(instance, evidence)| Move::Gone { instance, evidence }),
         1 => Just(Move::Daemon),
+        2 => (0..3usize, any::<bool>()).prop_map(|(sled, begins)| Move::Drain(sled, begins)),
+        2 => (0..4usize, 0..100u64).prop_map(|(scope, cpus)| Move::Quota { scope, cpus }),
+        6 => (0..3usize, 0..3usize, 0..6usize, 0..8usize)
+            .prop_map(|(project, group, act, instance)| Move::Group { project, group, act, instance }),
+        22 => any_migrating_move(),
+    ]
+}
+
+fn any_migrating_move() -> impl Strategy<Value = Move> {
+    let n = 0..4usize;
+    prop_oneof![
+        // A way to run, and there to a migration that has begun.
+        3 => n.clone().prop_map(|instance| Move::Report { instance, generation: 1, state: 3 }),
+        4 => (n.clone(), 0..3usize).prop_map(|(instance, on)| Move::Migrate { instance, on }),
+        4 => n.clone().prop_map(|instance| Move::Answer { instance, answer: 0 }),
+        1 => n.clone().prop_map(Move::CancelMigration),
+        6 => (n.clone(), any::<bool>(), 0..4usize, 1..9u64).prop_map(
+            |(instance, is_source, state, generation)| Move::Side { instance, is_source, state, generation }
+        ),
+        2 => n.clone().prop_map(Move::Deadline),
+        1 => n.clone().prop_map(Move::ForceStop),
+        1 => (n, 1..9u16).prop_map(|(instance, ncpus)| Move::Resize(instance, ncpus)),
     ]
 }
 
@@ -66,12 +99,18 @@ pub struct Fleet {
     pub log: SimLog,
     pub instances: BTreeMap<InstanceId, Instance>,
     pub projects: BTreeMap<ProjectId, Project>,
+    pub quotas: BTreeMap<QuotaScope, Quota>,
     minted: u128,
     clock: u64,
 }
 
 pub fn project_id(n: usize) -> ProjectId {
     ProjectId::new(Uuid::from_u128(0x9000 + n as u128))
+}
+
+/// Group number `n` of a project.
+pub fn group_id(project: usize, n: usize) -> GroupId {
+    GroupId::new(Uuid::from_u128(0x7000 + (project * 16 + n) as u128))
 }
 
 pub fn sled_id(n: usize) -> SledId {
@@ -83,12 +122,15 @@ pub fn name(n: usize) -> String {
     format!("web-{n}")
 }
 
+const SIDE_STATES: [SideState; 4] =
+    [SideState::Pending, SideState::InProgress, SideState::Completed, SideState::Failed];
+
 const EVIDENCE: [Evidence; 3] = [Evidence::SledRebooted, Evidence::LeaseExpired, Evidence::Asserted];
 
 impl Fleet {
     pub fn new() -> Self {
-        let (instances, projects) = (BTreeMap::new(), BTreeMap::new());
-        Self { log: SimLog::new(), instances, projects, minted: 0, clock: 1_000_000 }
+        let (instances, projects, quotas) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { log: SimLog::new(), instances, projects, quotas, minted: 0, clock: 1_000_000 }
     }
 
     /// A fleet with two projects and three sleds.
@@ -170,6 +212,9 @@ impl Fleet {
             hostname: name.to_owned(),
             size: Size { ncpus: 2, memory: 4 << 30 },
             auto_restart: None,
+            cpu_platform: None,
+            boot_disk: None,
+            jumbo_frames: false,
         });
         let address =
             Address { virtual_ip: Ipv4Addr::new(172, 16, 0, 5), mac: [0xa8, 0x40, 172, 16, 0, 5], vni: 1024 };
@@ -196,7 +241,9 @@ impl Fleet {
         let records =
             self.log.read_stream(StreamName::Instance(id).id(), Version::new(1), usize::MAX).unwrap();
         records.iter().rev().find_map(|record| match journal::read(record).unwrap().event {
-            Event::Instance(InstanceEvent::StartBegan { vmm, sled, .. }) => Some((vmm, sled)),
+            Event::Instance(
+                InstanceEvent::StartBegan { vmm, sled, .. } | InstanceEvent::MigrateBegan { vmm, sled, .. },
+            ) => Some((vmm, sled)),
             _ => None,
         })
     }
@@ -210,6 +257,103 @@ impl Fleet {
                 migration_out: None,
             };
             self.give(id, &Input::Report { sled, vmm, report });
+        }
+    }
+
+    /// Lets one side of the linked migration report its state.
+    pub fn side(&mut self, id: InstanceId, is_source: bool, state: SideState, generation: u64) {
+        let instance = &self.instances[&id];
+        let Some(migration) = instance.linked_migration() else {
+            return;
+        };
+        let vmm = &instance.vmms[&if is_source { migration.source.vmm } else { migration.target.vmm }];
+        let generation = Generation::new(generation);
+        let part = Some(SideReport { migration: migration.id, state, generation });
+        let (migration_in, migration_out) = if is_source { (None, part) } else { (part, None) };
+        let report = VmmReport { state: vmm.state, generation: vmm.generation, migration_in, migration_out };
+        self.give(id, &Input::Report { sled: vmm.sled, vmm: vmm.id, report });
+    }
+
+    pub fn migrate_grant(&mut self, on: usize) -> MigrateGrant {
+        let StartGrant { saga, vmm, sled } = self.grant(on);
+        MigrateGrant { saga, migration: MigrationId::new(self.mint()), vmm, sled }
+    }
+
+    /// Creates an instance, which runs.
+    pub fn running(&mut self, project: usize, name: &str, on: usize) -> InstanceId {
+        let id = self.create(project, name, Some(on));
+        self.report(id, 1, VmmState::Starting);
+        self.report(id, 2, VmmState::Running);
+        assert_eq!(self.instances[&id].saga, None);
+        id
+    }
+
+    /// Begins a migration, which must be possible, and takes it past its point of no return.
+    pub fn migrating(&mut self, id: InstanceId, on: usize) -> MigrationId {
+        let grant = self.migrate_grant(on);
+        self.give(id, &Input::Command(Command::Migrate { grant: Some(grant) }));
+        self.report(id, 1, VmmState::Migrating);
+        assert_eq!(self.instances[&id].migration, Some(grant.migration));
+        grant.migration
+    }
+
+    /// The deadlines that run for an instance.
+    pub fn deadlines(&self, id: InstanceId) -> Vec<Deadline> {
+        deadlines(&self.instances[&id], &Policy::default())
+    }
+
+    pub fn set_quota(&mut self, scope: QuotaScope, quota: Quota) {
+        self.append(StreamName::System, vec![SystemEvent::QuotaSet { scope, quota }.into()]);
+        self.quotas.insert(scope, quota);
+    }
+
+    /// Asks something of a project's groups; a refusal leaves no trace.
+    pub fn group(&mut self, project: usize, command: &GroupCommand) {
+        let state = &self.projects[&project_id(project)];
+        let exists = |id| self.instances.get(&id).is_some_and(|it: &Instance| it.deleted.is_none());
+        if let Ok(events) = lifecycle::project::decide_group(state, command, exists) {
+            self.append(
+                StreamName::Project(project_id(project)),
+                events.into_iter().map(Event::from).collect(),
+            );
+            self.refold(StreamName::Project(project_id(project)));
+        }
+    }
+
+    fn act_on_group(&mut self, project: usize, n: usize, act: usize, instance: usize) {
+        let Some(state) = self.projects.get(&project_id(project)).filter(|it| it.deleted.is_none()) else {
+            return;
+        };
+        let group = group_id(project, n);
+        // Ids are minted, so none is asked for twice while it is there.
+        let is_new = !state.groups.contains_key(&group);
+        let member = self.nth(instance);
+        let command = match (act, member) {
+            (0 | 1, _) if is_new => GroupCommand::Create {
+                group,
+                name: format!("spread-{}", (n + act) % 3),
+                description: String::new(),
+                policy: if act == 0 { GroupPolicy::Allow } else { GroupPolicy::Fail },
+            },
+            (2 | 3, Some(instance)) => GroupCommand::Join { group, instance },
+            (0 | 1 | 4, Some(instance)) => GroupCommand::Leave { group, instance },
+            _ => GroupCommand::Delete { group },
+        };
+        self.group(project, &command);
+    }
+
+    fn drain(&mut self, n: usize, begins: bool) {
+        let stream = StreamName::Sled(sled_id(n));
+        let records = self.log.read_stream(stream.id(), Version::new(1), usize::MAX).unwrap();
+        let command = if begins {
+            lifecycle::sled::SledCommand::Drain("test".to_owned())
+        } else {
+            lifecycle::sled::SledCommand::Drained
+        };
+        if let Some(sled) = journal::fold_sled(&records).unwrap()
+            && let Ok(events) = lifecycle::sled::decide(&sled, &command)
+        {
+            self.append(stream, events.into_iter().map(Event::from).collect());
         }
     }
 
@@ -257,6 +401,19 @@ impl Fleet {
                     self.create(project, &name(n), on);
                 }
             }
+            Move::Drain(n, begins) => self.drain(n, begins),
+            Move::Quota { scope, cpus } => {
+                let quota = Quota { cpus: Some(cpus), memory: None };
+                match scope {
+                    0 => self.set_quota(QuotaScope::Silo, quota),
+                    1 => self.set_quota(QuotaScope::Fleet, Quota::default()),
+                    _ if self.projects.get(&project_id(0)).is_some_and(|it| it.deleted.is_none()) => {
+                        self.project(0, ProjectEvent::QuotaSet { quota });
+                    }
+                    _ => {}
+                }
+            }
+            Move::Group { project, group, act, instance } => self.act_on_group(project, group, act, instance),
             Move::Daemon => self.append(StreamName::System, vec![SystemEvent::DaemonStopped.into()]),
             Move::Start { instance, .. }
             | Move::Stop(instance)
@@ -264,7 +421,13 @@ impl Fleet {
             | Move::Delete(instance)
             | Move::Report { instance, .. }
             | Move::Answer { instance, .. }
-            | Move::Gone { instance, .. } => {
+            | Move::Gone { instance, .. }
+            | Move::Migrate { instance, .. }
+            | Move::CancelMigration(instance)
+            | Move::Side { instance, .. }
+            | Move::Deadline(instance)
+            | Move::ForceStop(instance)
+            | Move::Resize(instance, _) => {
                 if let Some(id) = self.nth(instance) {
                     self.act_on_instance(id, step);
                 }
@@ -324,6 +487,28 @@ impl Fleet {
                     return;
                 };
                 Input::Gone { vmm, evidence: EVIDENCE[evidence] }
+            }
+            Move::Migrate { on, .. } => {
+                let grant = Some(self.migrate_grant(on));
+                Input::Command(Command::Migrate { grant })
+            }
+            Move::CancelMigration(_) => Input::Command(Command::CancelMigration),
+            Move::Side { is_source, state, generation, .. } => {
+                return self.side(id, is_source, SIDE_STATES[state], generation);
+            }
+            Move::Deadline(_) => {
+                let Some(deadline) = self.deadlines(id).first().copied() else {
+                    return;
+                };
+                Input::Deadline(deadline.kind)
+            }
+            Move::ForceStop(_) => {
+                Input::Command(Command::ForceStop { assert_dead: false, reason: "test".to_owned() })
+            }
+            Move::Resize(_, ncpus) => {
+                let mut change = Box::new(self.instances[&id].spec.changeable());
+                change.size.ncpus = ncpus;
+                Input::Command(Command::Update { change })
             }
             _ => return,
         };

@@ -6,7 +6,7 @@ use crate::guard::guarded;
 use crate::source::ends_append;
 use eventlog::cache::Snapshot;
 use journal::{Event, FOLD_VERSION, FoldError, Recorded, apply_instance, decode_snapshot, encode_snapshot};
-use lifecycle::{Decision, Input, Instance, InstanceEvent, Policy, decide, invariant};
+use lifecycle::{Decision, Input, Instance, InstanceEvent, Policy, Span, decide, invariant};
 
 /// What is known of an instance on the way.
 #[derive(Default)]
@@ -157,14 +157,22 @@ const fn instance_event(recorded: &Recorded) -> Option<&InstanceEvent> {
     }
 }
 
-/// The configuration may have changed since; what it said of a start is recorded with the start.
-fn policy_of(recorded: &[&InstanceEvent], policy: Policy) -> Policy {
-    let deadline = recorded.iter().find_map(|event| match event {
-        InstanceEvent::StartBegan { deadline, .. } => Some(*deadline),
-        _ => None,
-    });
-    let mut policy = policy;
-    policy.start_deadline = deadline.unwrap_or(policy.start_deadline);
+/// The configuration may have changed since; what it said of a start, a migration or a restart is recorded with
+/// it. Of a restart it is only whether the guest had run for long enough to begin at the first attempt again,
+/// and that there was one left.
+fn policy_of(recorded: &[&InstanceEvent], mut policy: Policy) -> Policy {
+    for event in recorded {
+        match event {
+            InstanceEvent::StartBegan { deadline, .. } => policy.start_deadline = *deadline,
+            InstanceEvent::MigrateBegan { deadline, .. } => policy.migrate_deadline = *deadline,
+            InstanceEvent::RestartTried { attempt } => {
+                let restart = &mut policy.restart;
+                restart.budget = restart.budget.max(*attempt);
+                restart.stable = if *attempt == 1 { Span::default() } else { Span::from_micros(u64::MAX) };
+            }
+            _ => {}
+        }
+    }
     policy
 }
 

@@ -5,7 +5,8 @@
 //! wrote them, causes lie in the past. For every instance, after every append: the invariants of the
 //! rules, before-and-after; the recorded input decides to the recorded events; folding again from the
 //! snapshot of the state before gives the same bytes. For all together, at the end and at up to
-//! [`CHECKPOINTS_MAX`] places on the way: reservations, charges and names add up.
+//! [`CHECKPOINTS_MAX`] places on the way: reservations, charges and names add up, and the network book leads
+//! every address to where its instance is. Quotas need not hold of the past: they bound what is placed next.
 //!
 //! Invariants:
 //! * findings come in log order; the first is the one to look at;
@@ -16,6 +17,7 @@ mod finding;
 mod follow;
 mod order;
 mod pass;
+mod shared;
 
 pub use finding::{Finding, FindingKind};
 
@@ -44,7 +46,8 @@ pub enum Scope {
 /// What verification is given besides the log.
 #[derive(Clone, Copy, Default)]
 pub struct Options<'a> {
-    /// Limits that decisions used. The deadline of a start is taken from the recorded start itself.
+    /// Limits that decisions used. What they said of a start, a migration or a restart is taken from the record
+    /// itself.
     pub policy: Policy,
     /// Snapshots to compare with the fold, if there are any.
     pub cache: Option<&'a dyn Cache>,

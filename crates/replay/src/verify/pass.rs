@@ -3,17 +3,16 @@
 use super::finding::{FindingKind, Place};
 use super::follow::Followed;
 use super::order::Order;
+use super::shared::Shared;
 use super::{CHECKPOINTS_MAX, Options, Progress, VerifyReport};
 use crate::error::Error;
 use crate::guard::guarded;
 use crate::source::{PAGE_RECORDS, Source, ends_append, log_page, stream_page};
 use eventlog::{Position, ReadError, Record};
-use journal::{
-    DecodeError, Event, FoldError, Recorded, StreamName, apply_project, apply_sled, event_name, read,
-};
+use journal::{DecodeError, FoldError, Recorded, StreamName, apply_project, apply_sled, event_name, read};
 use lifecycle::project::Project;
 use lifecycle::sled::Sled;
-use lifecycle::{Instance, InstanceId, Ledger, ProjectId, SledId, invariant};
+use lifecycle::{Instance, InstanceId, ProjectId, SledId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Everything known on the way.
@@ -27,7 +26,7 @@ pub(super) struct Pass<'a> {
     projects: BTreeMap<ProjectId, Option<Project>>,
     sleds: BTreeMap<SledId, Option<Sled>>,
     /// What instances share; none once it cannot be followed, and for one instance.
-    ledger: Option<Ledger>,
+    shared: Option<Shared>,
     /// Where the newest event was.
     place: Place,
 }
@@ -42,7 +41,7 @@ impl<'a> Pass<'a> {
             instances: BTreeMap::new(),
             projects: BTreeMap::new(),
             sleds: BTreeMap::new(),
-            ledger: None,
+            shared: None,
             place: Place::default(),
         }
     }
@@ -53,7 +52,7 @@ impl<'a> Pass<'a> {
         source: &dyn Source,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<VerifyReport, Error> {
-        self.ledger = Some(Ledger::default());
+        self.shared = Some(Shared::default());
         let durable = source.durable().get();
         self.report.durable = durable;
         let stride = durable.div_ceil(CHECKPOINTS_MAX).max(1);
@@ -149,7 +148,7 @@ impl<'a> Pass<'a> {
             self.share(&recorded);
         } else {
             self.broken.insert(stream);
-            self.ledger = None;
+            self.shared = None;
         }
     }
 
@@ -172,7 +171,7 @@ impl<'a> Pass<'a> {
 
     fn unreadable(&mut self, record: &Record, error: &DecodeError) {
         // What one event means is not known, so neither is what comes after it or depends on it.
-        self.ledger = None;
+        self.shared = None;
         let is_first = StreamName::parse(record.stream).is_none_or(|stream| self.broken.insert(stream));
         if is_first {
             self.add(FindingKind::Unreadable, error.problem.to_string());
@@ -205,20 +204,15 @@ impl<'a> Pass<'a> {
 
     /// Folds the event into what instances share.
     fn share(&mut self, recorded: &Recorded) {
-        let Some(mut ledger) = self.ledger.take() else {
+        let Some(mut shared) = self.shared.take() else {
             return;
         };
-        let shared = guarded(|| {
-            match (&recorded.event, recorded.stream) {
-                (Event::Instance(event), StreamName::Instance(id)) => ledger.apply_instance(id, event),
-                (Event::Project(event), StreamName::Project(id)) => ledger.apply_project(id, event),
-                (Event::Sled(event), StreamName::Sled(id)) => ledger.apply_sled(id, event),
-                _ => {}
-            }
-            ledger
+        let followed = guarded(|| {
+            shared.apply(recorded);
+            shared
         });
-        match shared {
-            Ok(ledger) => self.ledger = Some(ledger),
+        match followed {
+            Ok(shared) => self.shared = Some(shared),
             Err(said) => {
                 self.add(FindingKind::CannotFollow, format!("what instances share cannot follow it: {said}"));
             }
@@ -226,19 +220,19 @@ impl<'a> Pass<'a> {
     }
 
     fn check_shared(&mut self) {
-        let Some(ledger) = &self.ledger else {
+        let Some(shared) = &self.shared else {
             return;
         };
         self.report.checkpoints += 1;
         let instances: BTreeMap<InstanceId, Instance> =
             self.instances.iter().filter_map(|(id, followed)| Some((*id, followed.state.clone()?))).collect();
-        let finding = match guarded(|| invariant::check_ledger(ledger, &instances)) {
+        let finding = match guarded(|| shared.check(&instances)) {
             Ok(Ok(())) => return,
             Ok(Err(violation)) => self.place.violation(&violation),
             Err(said) => self.place.finding(FindingKind::CannotFollow, said),
         };
         // The rest would follow from it.
-        self.ledger = None;
+        self.shared = None;
         self.report.add(finding);
     }
 
@@ -264,7 +258,7 @@ impl<'a> Pass<'a> {
             ReadError::Archived { .. } | ReadError::Io(_) | ReadError::Closed => return Err(error),
         };
         // What was lost may have been about anything that instances share.
-        self.ledger = None;
+        self.shared = None;
         let unknown = || "unknown".to_owned();
         self.place = Place { position, stream, event: unknown(), by: unknown(), ..Place::default() };
         self.add(FindingKind::Unreadable, error.to_string());

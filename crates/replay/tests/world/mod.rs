@@ -7,17 +7,22 @@ use eventlog::{Append, AppendOutcome, Log, Version};
 use futures::FutureExt;
 use journal::{Actor, Context, Event, StreamName, append};
 use lifecycle::event::EventMeta;
-use lifecycle::input::{EffectResult, Refusal, StartGrant, VmmReport};
+use lifecycle::input::{EffectResult, MigrateGrant, Refusal, SideReport, StartGrant, VmmReport};
+use lifecycle::migration::SideState;
 use lifecycle::vmm::Evidence;
 use lifecycle::{
-    Address, BootId, Command, Decision, Generation, Input, Instance, InstanceEvent, InstanceId, InstanceSpec,
-    LeaseEpoch, OpId, Policy, ProjectEvent, ProjectId, Rejected, RequestId, SagaId, Size, SledEvent, SledId,
-    Timestamp, VmmId, VmmState, deadlines, decide, effects, evolve,
+    Address, BootId, Command, DeadlineKind, Decision, Generation, Input, Instance, InstanceEvent, InstanceId,
+    InstanceSpec, LeaseEpoch, MigrationId, OpId, Policy, ProjectEvent, ProjectId, Rejected, RequestId,
+    SagaId, SagaKind, Shortage, Size, SledEvent, SledId, Step, Timestamp, VmmId, VmmState, deadlines, decide,
+    effects, evolve,
 };
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use uuid::Uuid;
+
+pub const SIDE_STATES: [SideState; 4] =
+    [SideState::Pending, SideState::InProgress, SideState::Completed, SideState::Failed];
 
 pub const START: u64 = 1_700_000_000_000_000;
 
@@ -181,6 +186,9 @@ impl World {
             hostname: format!("web-{n}"),
             size: Size { ncpus: 2, memory: 4 << 30 },
             auto_restart: None,
+            cpu_platform: None,
+            boot_disk: None,
+            jumbo_frames: false,
         };
         let address = Address {
             virtual_ip: Ipv4Addr::new(172, 16, 0, 5 + n),
@@ -218,6 +226,32 @@ impl World {
         self.give(id, Input::Report { sled, vmm, report: report(generation, state) }).unwrap();
     }
 
+    pub fn migrate_grant(&mut self, on: u128) -> MigrateGrant {
+        let StartGrant { saga, vmm, sled } = self.grant(on);
+        MigrateGrant { saga, migration: MigrationId::new(self.mint()), vmm, sled }
+    }
+
+    /// What one side of the linked migration would report.
+    pub fn side(&self, id: InstanceId, is_source: bool, state: SideState, generation: u64) -> Option<Input> {
+        let instance = self.now(id)?;
+        let migration = instance.linked_migration()?;
+        let vmm = &instance.vmms[&if is_source { migration.source.vmm } else { migration.target.vmm }];
+        let generation = Generation::new(generation);
+        let part = Some(SideReport { migration: migration.id, state, generation });
+        let (migration_in, migration_out) = if is_source { (None, part) } else { (part, None) };
+        let report = VmmReport { state: vmm.state, generation: vmm.generation, migration_in, migration_out };
+        Some(Input::Report { sled: vmm.sled, vmm: vmm.id, report })
+    }
+
+    /// Moves a running instance to another sled, as far as its target having been told to take the guest over.
+    pub fn migrate(&mut self, id: InstanceId, to: u128) -> MigrateGrant {
+        let grant = self.migrate_grant(to);
+        self.give(id, Input::Command(Command::Migrate { grant: Some(grant) })).unwrap();
+        let report = report(1, VmmState::Migrating);
+        self.give(id, Input::Report { sled: grant.sled, vmm: grant.vmm, report }).unwrap();
+        grant
+    }
+
     /// Created and started, run, stopped by a user.
     pub fn live(&mut self, id: InstanceId) {
         self.create(id, true);
@@ -248,7 +282,7 @@ impl World {
         let state = self.now(id)?;
         let vmm =
             state.vmms.values().nth(usize::try_from(dice.below(2)).unwrap()).map(|vmm| (vmm.id, vmm.sled));
-        Some(match dice.below(20) {
+        Some(match dice.below(40) {
             0..3 => Input::Command(Command::Start { grant: Some(self.grant(0)) }),
             3 => Input::Command(Command::Stop { op }),
             4 => Input::Command(Command::Reboot { op }),
@@ -262,7 +296,9 @@ impl World {
             }
             12..17 => {
                 let effect = *effects(state).first()?;
+                let is_target = state.target == Some(effect.vmm());
                 let result = match dice.below(5) {
+                    2.. if is_target => EffectResult::Done(Some(report(1, VmmState::Migrating))),
                     0 => EffectResult::Refused(Refusal::NoRoom),
                     1 => EffectResult::Refused(Refusal::NoSuchVmm),
                     2 => EffectResult::Done(None),
@@ -272,10 +308,49 @@ impl World {
                 Input::Outcome { effect, result }
             }
             17 => Input::Gone { vmm: vmm?.0, evidence: Evidence::SledRebooted },
-            18 => Input::Deadline(deadlines(state).first()?.kind),
+            18 | 19 => match deadlines(state, &self.policy).first()?.kind {
+                // The ledger is asked first, and answers with the attempt.
+                DeadlineKind::Restart => {
+                    Input::Restart(if dice.below(4) == 0 { Err(Shortage::NoSled) } else { Ok(self.grant(0)) })
+                }
+                kind => Input::Deadline(kind),
+            },
+            20..24 => {
+                let source = state.active_vmm()?.sled;
+                let grant = self.migrate_grant(u128::from(source == sled(0)));
+                Input::Command(Command::Migrate { grant: Some(grant) })
+            }
+            24 => Input::Command(Command::CancelMigration),
+            33..39 => awaited(state)?,
+            25 if dice.below(4) == 0 => {
+                let assert_dead = dice.below(2) == 0;
+                Input::Command(Command::ForceStop { assert_dead, reason: "it hangs".to_owned() })
+            }
+            26 => {
+                let mut change = Box::new(state.spec.changeable());
+                change.jumbo_frames = !change.jumbo_frames;
+                Input::Command(Command::Update { change })
+            }
+            27..33 => {
+                let side = SIDE_STATES[usize::try_from(dice.below(4)).unwrap()];
+                self.side(id, dice.below(2) == 0, side, dice.below(12))?
+            }
             _ => Input::Reconsider,
         })
     }
+}
+
+/// What moves the saga on: without it walks would hardly get anywhere.
+fn awaited(state: &Instance) -> Option<Input> {
+    let saga = state.saga.as_ref()?;
+    let vmm = &state.vmms[&saga.vmm];
+    let (next, sled) = (vmm.generation.next().get(), vmm.sled);
+    let to = match (saga.kind, saga.step) {
+        (SagaKind::Migrate, _) => VmmState::Migrating,
+        (_, Step::SetRunning) => VmmState::Running,
+        _ => VmmState::Starting,
+    };
+    Some(Input::Report { sled, vmm: vmm.id, report: report(next, to) })
 }
 
 struct Dice(u64);

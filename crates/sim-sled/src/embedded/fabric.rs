@@ -1,10 +1,12 @@
-//! How embedded sleds of one process reach each other for migrations.
+//! How a sled's messages reach the other side of a migration: within the process, or out of it.
 //!
 //! Delivery never holds two sleds' locks: a message is handed to the receiver's machine after the sender's
 //! lock was released, and the answer travels by the receiver's own driver.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, Weak};
+
+use tokio::sync::mpsc;
 
 use super::Shared;
 use crate::machine::PeerMessage;
@@ -13,6 +15,7 @@ use crate::machine::PeerMessage;
 #[derive(Clone, Default)]
 pub struct Fabric {
     state: Arc<Mutex<State>>,
+    outward: Option<mpsc::Sender<PeerMessage>>,
 }
 
 #[derive(Default)]
@@ -22,6 +25,11 @@ struct State {
 }
 
 impl Fabric {
+    /// A fabric whose messages to sleds outside of the process go into a queue; what does not fit is lost.
+    pub fn reaching(outward: mpsc::Sender<PeerMessage>) -> Self {
+        Self { state: Arc::default(), outward: Some(outward) }
+    }
+
     /// From here on messages from one address to another are lost, in this direction only.
     pub fn sever(&self, from: &str, to: &str) {
         if let Ok(mut state) = self.state.lock() {
@@ -53,10 +61,14 @@ impl Fabric {
             }
             state.sleds.get(&message.to_addr).and_then(Weak::upgrade)
         };
-        let Some(receiver) = receiver else { return };
-        if let Err(down) = receiver.act(|machine, now| machine.handle_peer(now, message)) {
-            tracing::debug!(%down, "a message to a migration peer was lost");
+        match (receiver, &self.outward) {
+            (Some(receiver), _) => receiver.take_from_peer(message),
+            (None, Some(outward)) => {
+                if outward.try_send(message).is_err() {
+                    tracing::debug!("a message to a migration peer was lost: too many are waiting");
+                }
+            }
+            (None, None) => tracing::debug!(to = message.to_addr, "a message went to a sled that is nowhere"),
         }
-        receiver.poke();
     }
 }

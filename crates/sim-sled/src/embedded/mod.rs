@@ -42,7 +42,7 @@ use state_file::StateFile;
 pub use state_file::StateFileError;
 
 use crate::faults::{Fault, Faults};
-use crate::machine::{Answer, Config, Request, Response, Sled};
+use crate::machine::{Answer, Config, PeerMessage, Request, Response, Sled};
 
 /// What an embedded sled is made of.
 pub struct Options {
@@ -105,6 +105,12 @@ impl EmbeddedSled {
         let result = self.shared.act(call);
         self.shared.poke();
         result.ok()
+    }
+
+    /// A message from the other side of a migration, from outside of the process; nothing is answered, and a
+    /// message that does not arrive is repeated.
+    pub fn take_from_peer(&self, message: PeerMessage) {
+        self.shared.take_from_peer(message);
     }
 
     /// Plans how coming requests go wrong; counting starts anew.
@@ -216,6 +222,13 @@ impl Shared {
         let result = call(&mut core.machine, self.now());
         core.save()?;
         Ok(result)
+    }
+
+    fn take_from_peer(&self, message: PeerMessage) {
+        if let Err(down) = self.act(|machine, now| machine.handle_peer(now, message)) {
+            tracing::debug!(%down, "a message from a migration peer was lost");
+        }
+        self.poke();
     }
 
     fn poke(&self) {

@@ -137,7 +137,9 @@ impl Reporter {
         let mut reports = FuturesUnordered::new();
         loop {
             news.mark_unchanged();
-            let ready = match self.ready(REPORTS_IN_FLIGHT_MAX.saturating_sub(self.in_flight.len())) {
+            // One time for both: a repeat that is due between two looks at the clock would be waited for in vain.
+            let now = Instant::now();
+            let ready = match self.ready(now, REPORTS_IN_FLIGHT_MAX.saturating_sub(self.in_flight.len())) {
                 Ok(ready) => ready,
                 Err(Down::Closed | Down::Poisoned) => return,
                 // The driver says so, and news comes when it can write again.
@@ -152,7 +154,7 @@ impl Reporter {
                 .iter()
                 .filter(|(vmm, _)| !self.in_flight.contains(vmm))
                 .map(|(_, retry)| retry.at);
-            let retry_at = retry_at.filter(|at| *at > Instant::now()).min();
+            let retry_at = retry_at.filter(|at| *at > now).min();
             tokio::select! {
                 biased;
                 Some(reported) = reports.next() => self.settle(reported),
@@ -163,8 +165,7 @@ impl Reporter {
     }
 
     /// The pictures to be published now, and drops retries of VMMs that have nothing pending.
-    fn ready(&mut self, room: usize) -> Result<Vec<(PropolisId, SledVmmState)>, Down> {
-        let now = Instant::now();
+    fn ready(&mut self, now: Instant, room: usize) -> Result<Vec<(PropolisId, SledVmmState)>, Down> {
         let pending: BTreeMap<PropolisId, SledVmmState> = self
             .caller
             .shared

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use sled_protocol::{SledId, SledResources};
 use uuid::Uuid;
 
+use super::memory::DirtyRate;
+
 /// Shortest wait before a question to a migration peer is repeated, so that no configuration makes a busy
 /// loop, in microseconds.
 const PEER_RETRY_MICROS_MIN: u64 = 10_000;
@@ -25,6 +27,13 @@ pub struct Config {
     pub mode: Mode,
     /// How long things take in auto mode.
     pub timing: Timing,
+    /// How fast its guests dirty their memory.
+    #[serde(default)]
+    pub dirty_rate: DirtyRate,
+    /// How often a sled without a lease asks whether it is still who it believes to be, in seconds; never, if
+    /// absent.
+    #[serde(default)]
+    pub idle_renewal_seconds: Option<u64>,
     /// Seed of every draw.
     pub seed: u64,
     /// Most ended VMMs remembered against late registers; the oldest are forgotten first.
@@ -32,7 +41,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// A sled of 64 threads and 256 GiB in auto mode, with default timing and 4096 tombstones.
+    /// A sled of 64 threads and 256 GiB in auto mode, with default timing and 4096 tombstones, that
+    /// renews nothing but leases.
     pub fn new(sled_id: SledId, name: &str, api_addr: &str, seed: u64) -> Self {
         Self {
             sled_id,
@@ -42,6 +52,8 @@ impl Config {
             resources: SledResources { threads: 64, memory: 256 << 30 },
             mode: Mode::Auto,
             timing: Timing::default(),
+            dirty_rate: DirtyRate::default(),
+            idle_renewal_seconds: None,
             seed,
             tombstones_max: 4096,
         }
@@ -92,10 +104,8 @@ pub struct Timing {
     pub reboot: Span,
     /// From `migration_target` to the first word to the source.
     pub contact: Span,
-    /// One round of copying memory while the guest runs.
+    /// Copying the whole memory once while the guest runs; a round of less takes less.
     pub copy_round: Span,
-    /// Rounds of copying before the guest is paused.
-    pub copy_rounds: u32,
     /// From the guest being paused to the last of its state being copied.
     pub transfer: Span,
     /// From the guest having arrived to it being reported as running.
@@ -117,7 +127,6 @@ impl Default for Timing {
             reboot: Span::millis(200, 600),
             contact: Span::millis(5, 20),
             copy_round: Span::millis(50, 200),
-            copy_rounds: 3,
             transfer: Span::millis(20, 80),
             resume: Span::millis(1, 5),
             stop_grace: Span::millis(600_000, 600_000),

@@ -28,6 +28,9 @@ pub struct Host {
     announced: bool,
     epoch: Option<LeaseEpoch>,
     lease: Option<Lease>,
+    /// When the last registration or renewal that was agreed to was sent.
+    #[serde(default)]
+    agreed_at: u64,
 }
 
 /// A lease outlives the agent that got it: until it is renewed, its VMMs may run to its end and no longer.
@@ -45,7 +48,16 @@ impl Lease {
 
 impl Host {
     pub(super) const fn booted(boot_id: BootId) -> Self {
-        Self { boot_id, clock: 0, powered: true, expunged: false, announced: false, epoch: None, lease: None }
+        Self {
+            boot_id,
+            clock: 0,
+            powered: true,
+            expunged: false,
+            announced: false,
+            epoch: None,
+            lease: None,
+            agreed_at: 0,
+        }
     }
 
     /// The boot of the host.
@@ -89,13 +101,17 @@ impl Sled {
         })
     }
 
-    /// What to renew with, and from when on, in microseconds; `None` without an epoch or a lease.
+    /// What to renew with, and from when on, in microseconds; `None` without an epoch, or if there is neither a
+    /// lease to renew nor a time to ask all the same.
     pub fn renewal(&self) -> Option<(u64, RenewLease)> {
         let lease_epoch = self.host.epoch?;
-        let lease = self.host.lease?;
-        let after = lease.seconds.saturating_mul(MICROS_PER_SECOND) / RENEWALS_PER_LEASE;
+        let micros = |seconds: u64| seconds.saturating_mul(MICROS_PER_SECOND);
+        let (since, after) = match self.host.lease {
+            Some(lease) => (lease.sent_at, micros(lease.seconds) / RENEWALS_PER_LEASE),
+            None => (self.host.agreed_at, micros(self.config.idle_renewal_seconds?.max(1))),
+        };
         let request = RenewLease { boot_id: self.host.boot_id, lease_epoch };
-        Some((lease.sent_at.saturating_add(after), request))
+        Some((since.saturating_add(after), request))
     }
 
     /// The control plane has registered this boot, asked at `sent_at`. An answer to another boot, to an
@@ -114,6 +130,7 @@ impl Sled {
         }
         host.epoch = Some(answer.lease_epoch);
         host.lease = lease;
+        host.agreed_at = sent_at;
         host.announced = true;
         self.touched.host();
     }
@@ -125,10 +142,11 @@ impl Sled {
         if self.host.epoch != Some(lease_epoch) {
             return;
         }
+        self.host.agreed_at = self.host.agreed_at.max(sent_at);
         if let Some(lease) = &mut self.host.lease {
             lease.sent_at = lease.sent_at.max(sent_at);
-            self.touched.host();
         }
+        self.touched.host();
     }
 
     /// The control plane wants a new registration: the epoch is no longer its own. VMMs live on until the
@@ -204,6 +222,7 @@ impl Sled {
         if let Some(lease) = &mut self.host.lease {
             lease.sent_at = lease.sent_at.min(now);
         }
+        self.host.agreed_at = self.host.agreed_at.min(now);
         for vmm in self.vmms.values_mut() {
             if let Some(at) = vmm.next.as_mut().and_then(|due| due.at.as_mut()) {
                 *at = (*at).min(latest);

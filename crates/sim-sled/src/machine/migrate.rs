@@ -4,7 +4,7 @@
 //!   target                                  source
 //!     Begin      ─────────────────────────▶   out pending, VMM migrating
 //!     in in_progress ◀── yes
-//!     Copy 1..n  ─────────────────────────▶   out in_progress, guest still runs
+//!     Copy 1..n  ─────────────────────────▶   out in_progress, guest still runs (`memory.rs` says how long)
 //!     Pause      ─────────────────────────▶   guest paused: it runs nowhere
 //!     Finish     ─────────────────────────▶   out completed: the guest has left for good
 //!     in completed, guest runs ◀── yes        stopping, destroyed
@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use sled_protocol::{InstanceId, MigrationId, MigrationState, PropolisId, SledError, VmmState};
 
 use super::Sled;
+use super::memory::is_last_round;
 use super::requests::bad_state;
 use super::steps::Then;
 pub(super) use super::vmm::Peer;
@@ -54,6 +55,13 @@ pub enum PeerBody {
     Ask(Question),
     /// From the source: done what was asked.
     Yes(Question),
+    /// From the source, to `Copy`: this is what the round copies.
+    Copies {
+        /// The round that was asked for.
+        round: u32,
+        /// Its work, in bytes.
+        bytes: u64,
+    },
     /// From either side: the migration has failed here, or never was.
     Failed(String),
 }
@@ -89,16 +97,20 @@ impl Sled {
             PeerBody::Ask(question) => {
                 let body = match self.answer(now, question, &message) {
                     Ok(Reply::Yes) => PeerBody::Yes(question),
+                    Ok(Reply::Copies { round, bytes }) => PeerBody::Copies { round, bytes },
                     Ok(Reply::Silence) => return,
                     Err(reason) => PeerBody::Failed(reason.to_owned()),
                 };
                 self.reply(message, body);
             }
-            PeerBody::Yes(_) if self.has_given_up(&message) => {
+            PeerBody::Yes(_) | PeerBody::Copies { .. } if self.has_given_up(&message) => {
                 // The source waits for a target that has ended: it need not wait until it is silent too long.
                 self.reply(message, PeerBody::Failed("the target has given up".to_owned()));
             }
-            PeerBody::Yes(question) => self.proceed(now, question, &message),
+            PeerBody::Yes(question) => self.proceed(now, question, None, &message),
+            PeerBody::Copies { round, bytes } => {
+                self.proceed(now, Question::Copy { round }, Some(bytes), &message);
+            }
             PeerBody::Failed(ref reason) => {
                 let is_ours = self
                     .vmms
@@ -234,7 +246,10 @@ impl Sled {
         let Some(vmm) = self.vmm_mut(id) else { return Err("the sled of the source knows no such VMM") };
         match question {
             Question::Begin => {}
-            Question::Copy { .. } => vmm.set_out(now, MigrationState::InProgress),
+            Question::Copy { round } => {
+                vmm.set_out(now, MigrationState::InProgress);
+                return Ok(Reply::Copies { round, bytes: self.copy_round(id, round) });
+            }
             Question::Pause => {
                 if vmm.departure() != Some(MigrationState::InProgress) {
                     return Err("nothing has been copied yet");
@@ -276,33 +291,44 @@ impl Sled {
     }
 
     /// The target has its answer.
-    fn proceed(&mut self, now: u64, question: Question, message: &PeerMessage) {
+    fn proceed(&mut self, now: u64, question: Question, copied: Option<u64>, message: &PeerMessage) {
         let id = message.to_vmm;
-        let rounds = self.config.timing.copy_rounds.max(1);
         let Some(vmm) = self.vmms.get(&id) else { return };
         let is_ours = vmm.peer.as_ref().is_some_and(|peer| is_from(peer, message)) && vmm.is_arriving();
         if !is_ours || vmm.next_step() != Some(Step::Ask(question)) {
             return;
         }
         let Some(vmm) = self.vmm_mut(id) else { return };
-        vmm.deadline = None;
         let then = match question {
             Question::Begin => {
                 vmm.set_in(now, MigrationState::InProgress);
                 Then::ask_first(Question::Copy { round: 1 })
             }
-            Question::Copy { round } if round < rounds => {
-                Then::ask_first(Question::Copy { round: round + 1 })
+            Question::Copy { round } => {
+                // An answer that does not say how much there is to copy is none.
+                let Some(bytes) = copied else { return };
+                let memory = vmm.resources().memory;
+                let is_last = is_last_round(bytes, memory);
+                let next =
+                    if is_last { Question::Pause } else { Question::Copy { round: round.saturating_add(1) } };
+                Then::ask_after_copying(next, bytes, memory)
             }
-            Question::Copy { .. } => Then::ask_first(Question::Pause),
             Question::Pause => Then::ask_first(Question::Finish),
             Question::Finish => {
                 vmm.set_in(now, MigrationState::Completed);
                 vmm.peer = None;
                 vmm.guest_running = true;
+                if vmm.stops_on_arrival {
+                    self.begin_stop(id, now);
+                    return;
+                }
                 Then::resume()
             }
         };
+        // The next question is waited for anew.
+        if let Some(vmm) = self.vmm_mut(id) {
+            vmm.deadline = None;
+        }
         self.schedule(id, now, then);
     }
 
@@ -345,6 +371,7 @@ impl Sled {
 /// How a source takes a question that it does not refuse.
 enum Reply {
     Yes,
+    Copies { round: u32, bytes: u64 },
     Silence,
 }
 

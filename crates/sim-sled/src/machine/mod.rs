@@ -28,6 +28,7 @@
 mod changes;
 mod config;
 mod host;
+mod memory;
 mod migrate;
 mod reports;
 mod requests;
@@ -45,6 +46,7 @@ use sled_protocol::{BootId, PropolisId, SledVmmState, V2pMapping, Vni};
 pub use changes::Change;
 pub use config::{Config, Dice, Mode, Span, Timing};
 pub use host::Host;
+pub use memory::DirtyRate;
 pub use migrate::{PeerBody, PeerMessage, Question};
 pub use requests::{Answer, Request, RequestKind, Response};
 pub use vmm::{Deadline, Step, Vmm};

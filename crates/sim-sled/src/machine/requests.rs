@@ -107,6 +107,27 @@ pub enum RequestKind {
     Serial,
 }
 
+impl RequestKind {
+    /// Its name, as draws are keyed by it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Register => "register",
+            Self::Unregister => "unregister",
+            Self::SetRunning => "set running",
+            Self::SetStopped => "set stopped",
+            Self::Reboot => "reboot",
+            Self::MigrationTarget => "migration target",
+            Self::MigrationCancel => "migration cancel",
+            Self::GetState => "get state",
+            Self::Inventory => "inventory",
+            Self::PutV2p => "put v2p",
+            Self::DeleteV2p => "delete v2p",
+            Self::ListV2p => "list v2p",
+            Self::Serial => "serial",
+        }
+    }
+}
+
 impl Request {
     /// The request's kind.
     pub const fn kind(&self) -> RequestKind {
@@ -281,6 +302,12 @@ impl Sled {
         match vmm.vmm_state() {
             VmmState::Starting => self.end_vmm(id, now, VmmState::Destroyed),
             VmmState::Running | VmmState::Rebooting => self.begin_stop(id, now),
+            // The source may have let the guest go: it is shut down as soon as it is here.
+            VmmState::Migrating if vmm.is_arriving() && vmm.has_asked_finish => {
+                if let Some(vmm) = self.vmm_mut(id) {
+                    vmm.stops_on_arrival = true;
+                }
+            }
             // A target whose guest has not arrived has nothing to shut down.
             VmmState::Migrating if vmm.is_arriving() => self.end_vmm(id, now, VmmState::Destroyed),
             // A source that has not let its guest go gives up the migration and shuts the guest down.

@@ -15,31 +15,52 @@ const SCRIPT_STEPS_MAX: usize = 256;
 pub(super) struct Then {
     step: Step,
     span: fn(&Timing) -> Span,
+    part: Part,
+}
+
+/// How much of a span is taken: `of` of `whole`.
+#[derive(Clone, Copy)]
+struct Part {
+    of: u64,
+    whole: u64,
+}
+
+impl Part {
+    const ALL: Self = Self { of: 1, whole: 1 };
+
+    fn taken(self, micros: u64) -> u64 {
+        let part = u128::from(micros) * u128::from(self.of) / u128::from(self.whole.max(1));
+        u64::try_from(part).unwrap_or(u64::MAX)
+    }
 }
 
 impl Then {
+    const fn whole(step: Step, span: fn(&Timing) -> Span) -> Self {
+        Self { step, span, part: Part::ALL }
+    }
+
     pub(super) fn boot() -> Self {
-        Self { step: Step::Boot, span: |timing| timing.boot }
+        Self::whole(Step::Boot, |timing| timing.boot)
     }
 
     pub(super) fn restart() -> Self {
-        Self { step: Step::Restart, span: |timing| timing.reboot }
+        Self::whole(Step::Restart, |timing| timing.reboot)
     }
 
     fn halt() -> Self {
-        Self { step: Step::Halt, span: |timing| timing.halt }
+        Self::whole(Step::Halt, |timing| timing.halt)
     }
 
     fn takedown() -> Self {
-        Self { step: Step::Takedown, span: |timing| timing.takedown }
+        Self::whole(Step::Takedown, |timing| timing.takedown)
     }
 
     pub(super) fn depart() -> Self {
-        Self { step: Step::Depart, span: |timing| timing.takedown }
+        Self::whole(Step::Depart, |timing| timing.takedown)
     }
 
     pub(super) fn resume() -> Self {
-        Self { step: Step::Resume, span: |timing| timing.resume }
+        Self::whole(Step::Resume, |timing| timing.resume)
     }
 
     /// A question put for the first time, after the work before it.
@@ -50,12 +71,18 @@ impl Then {
             Question::Copy { .. } | Question::Pause => |timing| timing.copy_round,
             Question::Finish => |timing| timing.transfer,
         };
-        Self { step: Step::Ask(question), span }
+        Self::whole(Step::Ask(question), span)
+    }
+
+    /// The question after a round that copies so many bytes of the guest's memory.
+    pub(super) fn ask_after_copying(question: Question, bytes: u64, memory: u64) -> Self {
+        let part = Part { of: bytes.min(memory), whole: memory };
+        Self { part, ..Self::ask_first(question) }
     }
 
     /// The same question again, if no answer comes.
     pub(super) fn ask_again(question: Question) -> Self {
-        Self { step: Step::Ask(question), span: Timing::retry }
+        Self::whole(Step::Ask(question), Timing::retry)
     }
 }
 
@@ -167,7 +194,7 @@ impl Sled {
     }
 
     pub(super) fn schedule(&mut self, id: PropolisId, now: u64, then: Then) {
-        let at = self.draw(id, now, (then.span)(&self.config.timing));
+        let at = self.draw(id, now, (then.span)(&self.config.timing), then.part);
         if let Some(vmm) = self.vmm_mut(id) {
             vmm.next = Some(Due { what: then.step, at });
         }
@@ -179,20 +206,20 @@ impl Sled {
             Deadline::StopGrace => timing.stop_grace,
             Deadline::PeerSilent => timing.peer_silence,
         };
-        let at = self.draw(id, now, span);
+        let at = self.draw(id, now, span, Part::ALL);
         if let Some(vmm) = self.vmm_mut(id) {
             vmm.deadline = Some(Due { what, at });
         }
     }
 
-    fn draw(&mut self, id: PropolisId, now: u64, span: Span) -> Option<u64> {
+    fn draw(&mut self, id: PropolisId, now: u64, span: Span, part: Part) -> Option<u64> {
         if self.config.mode == Mode::Explicit {
             return None;
         }
         let dice = super::Dice::new(self.config.seed);
         let vmm = self.vmm_mut(id)?;
         vmm.draws += 1;
-        Some(now.saturating_add(dice.within(span, "vmm", id.as_uuid(), vmm.draws)))
+        Some(now.saturating_add(part.taken(dice.within(span, "vmm", id.as_uuid(), vmm.draws))))
     }
 
     /// The VMM goes down: its guest is asked to, and killed when the grace period ends.

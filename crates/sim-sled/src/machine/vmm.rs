@@ -13,6 +13,7 @@ use sled_protocol::{
     RegisterVmm, SledVmmState, Timestamp, VmmNetwork, VmmResources, VmmState,
 };
 
+use super::memory::Copied;
 use super::migrate::Question;
 use super::serial::Serial;
 
@@ -83,6 +84,15 @@ pub struct Vmm {
     pub(crate) peer: Option<Peer>,
     /// Whether a target has asked for the guest, so that the source may have let it go.
     pub(crate) has_asked_finish: bool,
+    /// Whether a target is to shut its guest down as soon as it has it.
+    #[serde(default)]
+    pub(crate) stops_on_arrival: bool,
+    /// How far the copying of a source's memory has got.
+    #[serde(default)]
+    pub(crate) copied: Option<Copied>,
+    /// The guest's own dirty rate, in thousandths, instead of the one drawn for it.
+    #[serde(default)]
+    pub(crate) dirty_per_mille: Option<u32>,
     pub(crate) serial: Serial,
     /// How many times this VMM has drawn dice.
     pub(crate) draws: u64,
@@ -121,6 +131,9 @@ impl Vmm {
             deadline: None,
             peer: None,
             has_asked_finish: false,
+            stops_on_arrival: false,
+            copied: None,
+            dirty_per_mille: None,
             serial: Serial::default(),
             draws: 0,
             recent_ops: VecDeque::new(),
@@ -227,6 +240,7 @@ impl Vmm {
     /// The VMM becomes the source of a migration.
     pub(crate) fn begin_departure(&mut self, now: u64, migration_id: MigrationId) {
         assert!(!self.is_departing(), "a guest leaves by one migration at a time");
+        self.copied = None;
         self.state.migration_out = Some(MigrationRuntime {
             migration_id,
             state: MigrationState::Pending,

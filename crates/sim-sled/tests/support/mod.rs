@@ -1,6 +1,8 @@
 //! Sleds, requests and a lossless network between machines, for the tests of the pure machine.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub mod recorder;
+
 use sim_sled::machine::{
     Answer, Config, Mode, Output, PeerBody, PeerMessage, Question, Request, Response, Sled, Step, Vmm,
 };
@@ -223,7 +225,7 @@ impl Pair {
 }
 
 pub fn is_yes(message: &PeerMessage) -> bool {
-    matches!(message.body, PeerBody::Yes(_))
+    matches!(message.body, PeerBody::Yes(_) | PeerBody::Copies { .. })
 }
 
 pub fn in_state(sled: &Sled, id: PropolisId) -> Option<VmmState> {

@@ -1,0 +1,95 @@
+//! Why an instance is as it is.
+
+use crate::error::ApiError;
+use crate::fresh::Arrived;
+use crate::query::Params;
+use crate::refusal::command_error;
+use crate::selector::{RawPath, instance};
+use crate::state::App;
+use axum::Json;
+use axum::extract::State;
+use lifecycle::saga::SagaKind;
+use lifecycle::{SledId, Span, Timestamp};
+use projections::{Among, Order, ReadModel, SagaOutcome};
+use replay::explain::{Contact, Doing, Explanation, Present, Unreachable, explain};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Ended sagas that "usual" is drawn from.
+const SAMPLE_MAX: usize = 1_000;
+
+/// What is known at present, gathered before the explanation is written.
+struct Known {
+    now: Timestamp,
+    sleds: BTreeMap<SledId, (String, Contact)>,
+    usual: BTreeMap<Doing, Span>,
+}
+
+impl Present for Known {
+    fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    fn sled_name(&self, sled: SledId) -> String {
+        self.sleds.get(&sled).map_or_else(|| sled.to_string(), |(name, _)| name.clone())
+    }
+
+    fn contact(&self, sled: SledId) -> Contact {
+        self.sleds.get(&sled).map(|(_, contact)| contact.clone()).unwrap_or_default()
+    }
+
+    fn usual(&self, what: Doing) -> Option<Span> {
+        self.usual.get(&what).copied()
+    }
+}
+
+pub(super) async fn view(
+    State(app): State<Arc<App>>,
+    arrived: Arrived,
+    params: Params,
+    path: RawPath,
+) -> Result<Json<Explanation>, ApiError> {
+    let found = instance(path, &params, &arrived).await?;
+    let state = app.control.instance(found.id).await;
+    let state = state.map_err(|error| command_error(error, || found.not_found()))?;
+    let mut sleds = BTreeMap::new();
+    for vmm in state.vmms.values() {
+        let status = app.control.sled_status(vmm.sled).await;
+        let contact = status.map_or_else(Contact::default, |status| Contact {
+            last_heard: status.last_contact,
+            unreachable: status.unreachable.map(|(reason, since)| Unreachable { reason, since }),
+        });
+        sleds.insert(vmm.sled, (vmm.sled.to_string(), contact));
+    }
+    let usual = arrived.fresh().await?.read(|model| {
+        for (sled, (name, _)) in &mut sleds {
+            if let Some(row) = model.sled(*sled) {
+                name.clone_from(&row.properties.name);
+            }
+        }
+        usual(model)
+    });
+    let present = Known { now: app.control.now(), sleds, usual };
+    Ok(Json(explain(&state, &app.control.policy(), &present)))
+}
+
+/// Medians of what this fleet's own sagas and migrations took, among the newest by id.
+fn usual(model: &ReadModel) -> BTreeMap<Doing, Span> {
+    let sagas = model.sagas(Among::All, Order::Descending, None, SAMPLE_MAX);
+    let starts = sagas.rows.iter().filter(|row| row.kind == SagaKind::Start).filter_map(|row| {
+        let end = row.end.as_ref().filter(|end| end.outcome == SagaOutcome::Done)?;
+        Some(end.at.since(row.started))
+    });
+    let migrations = model.migrations(Among::All, Order::Descending, None, SAMPLE_MAX);
+    let moves = migrations.rows.iter().filter_map(|row| Some(row.end?.at.since(row.started)));
+    [(Doing::Starting, median(starts)), (Doing::Migrating, median(moves))]
+        .into_iter()
+        .filter_map(|(doing, span)| Some((doing, span?)))
+        .collect()
+}
+
+fn median(spans: impl Iterator<Item = Span>) -> Option<Span> {
+    let mut spans: Vec<Span> = spans.collect();
+    spans.sort();
+    spans.get(spans.len() / 2).copied()
+}

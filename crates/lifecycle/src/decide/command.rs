@@ -1,0 +1,199 @@
+//! Commands: validated against the present state before anything is written. A refused one leaves no trace.
+
+use super::{Decision, Policy, Purpose, RoomWanted, fact, room_to_start, start_began, unwound};
+use crate::action::{Action, Permit, permit};
+use crate::event::InstanceEvent;
+use crate::ids::{InstanceId, SagaId};
+use crate::input::{Command, MigrateGrant, StartGrant};
+use crate::instance::{Instance, Intent, UnwindReason};
+use crate::migration::{CancelReason, MIGRATIONS_MAX, Outcome};
+use crate::rejected::{Rejected, Shortage};
+use crate::saga::{Origin, SagaKind, is_before_return};
+use crate::spec::{Address, InstanceSpec, SpecChange, validate_reason};
+use crate::visible::RunState;
+use crate::vmm::FailureReason;
+
+pub(super) fn events(
+    state: Option<&Instance>,
+    command: &Command,
+    policy: &Policy,
+) -> Result<Decision, Rejected> {
+    if let Command::Create { id, spec, address, start } = command {
+        return create(state, *id, spec, *address, start.as_ref(), policy).map(Decision::Events);
+    }
+    // The shell addresses an instance by its id; an empty stream is one that never was.
+    let state = state.ok_or(Rejected::NoSuchVmm)?;
+    if state.deleted.is_some() {
+        return Err(Rejected::NoSuchInstance(state.id));
+    }
+    let events = match command {
+        Command::Create { .. } => unreachable!("handled above"),
+        Command::Start { .. }
+        | Command::Stop { .. }
+        | Command::Reboot { .. }
+        | Command::Delete
+        | Command::Migrate { .. } => return act(state, command, policy),
+        Command::CancelMigration => cancel_migration(state)?,
+        Command::CancelSaga { saga } => cancel_saga(state, *saga)?,
+        Command::ForceStop { assert_dead, reason } => force_stop(state, *assert_dead, reason)?,
+        Command::Update { change } => reconfigure(state, change)?,
+    };
+    Ok(Decision::Events(events))
+}
+
+fn create(
+    state: Option<&Instance>,
+    id: InstanceId,
+    spec: &InstanceSpec,
+    address: Address,
+    start: Option<&Result<StartGrant, Shortage>>,
+    policy: &Policy,
+) -> Result<Vec<InstanceEvent>, Rejected> {
+    if state.is_some() {
+        return Err(Rejected::IdTaken(id));
+    }
+    spec.validate()?;
+    let intent = if matches!(start, Some(Ok(_))) { Intent::Running } else { Intent::Stopped };
+    let mut events = vec![InstanceEvent::Created { id, spec: Box::new(spec.clone()), address, intent }];
+    match start {
+        None => {}
+        Some(Ok(grant)) => events.push(start_began(grant, Origin::Creation, spec.size, policy)),
+        Some(Err(short)) => {
+            events.push(InstanceEvent::StartNotPlaced { origin: Origin::Creation, short: short.clone() });
+        }
+    }
+    Ok(events)
+}
+
+/// What the table of actions by visible state governs.
+fn act(state: &Instance, command: &Command, policy: &Policy) -> Result<Decision, Rejected> {
+    let action = match command {
+        Command::Start { .. } => Action::Start,
+        Command::Stop { .. } => Action::Stop,
+        Command::Reboot { .. } => Action::Reboot,
+        Command::Delete => Action::Delete,
+        Command::Migrate { .. } => Action::Migrate,
+        _ => unreachable!("governed by rules of their own"),
+    };
+    let run_state = state.run_state();
+    let refuse = |state, is_conflict| Err(Rejected::NotPossible { action, state, is_conflict });
+    match permit(action, run_state) {
+        Permit::NotFound => return Err(Rejected::NoSuchInstance(state.id)),
+        Permit::Invalid => return refuse(run_state, false),
+        Permit::Conflict => return refuse(run_state, true),
+        Permit::NoOp => return Ok(Decision::Events(change_of_mind(state, command))),
+        Permit::Do => {}
+    }
+    Ok(Decision::Events(match command {
+        Command::Start { grant: None } => return Ok(Decision::AskForRoom(room_to_start(state))),
+        Command::Start { grant: Some(grant) } => {
+            vec![start_began(grant, Origin::User, state.spec.size, policy)]
+        }
+        Command::Stop { .. } if state.stop.is_some() => Vec::new(),
+        Command::Stop { op } => vec![InstanceEvent::StopRequested { op: *op }],
+        // The stop is recorded and will be re-sent until it acts: a reboot would be dropped by it, and a
+        // guest that is about to end need not move.
+        Command::Reboot { .. } | Command::Migrate { .. } if state.stop.is_some() => {
+            return refuse(RunState::Stopping, false);
+        }
+        Command::Reboot { .. } if state.reboot.is_some() => Vec::new(),
+        Command::Reboot { op } => vec![InstanceEvent::RebootRequested { op: *op }],
+        Command::Migrate { grant } => return migrate(state, grant.as_ref(), policy),
+        Command::Delete => vec![InstanceEvent::Deleted],
+        _ => unreachable!("governed by rules of their own"),
+    }))
+}
+
+/// What is already so, or already under way, changes nothing, except what is wanted. A start supersedes a stop
+/// that is recorded and has not been seen to act. A stop of what is going down by itself is remembered: its
+/// VMM may still fail, and must not be restarted then.
+fn change_of_mind(state: &Instance, command: &Command) -> Vec<InstanceEvent> {
+    match (command, state.stop) {
+        (Command::Start { .. }, Some(stop)) => vec![InstanceEvent::StopWithdrawn { op: stop.op }],
+        (Command::Stop { op }, None) if state.intent == Intent::Running => {
+            vec![InstanceEvent::StopRequested { op: *op }]
+        }
+        _ => Vec::new(),
+    }
+}
+
+fn migrate(state: &Instance, grant: Option<&MigrateGrant>, policy: &Policy) -> Result<Decision, Rejected> {
+    if state.migrations.len() >= MIGRATIONS_MAX {
+        return Err(Rejected::Unsettled(state.migrations.len()));
+    }
+    let source = state.active_vmm().expect("what runs has an active VMM");
+    let Some(grant) = grant else {
+        let purpose = Purpose::Migrate { source: source.sled };
+        return Ok(Decision::AskForRoom(RoomWanted { size: source.size, purpose }));
+    };
+    Ok(Decision::Events(vec![InstanceEvent::MigrateBegan {
+        saga: grant.saga,
+        migration: grant.migration,
+        vmm: grant.vmm,
+        sled: grant.sled,
+        size: source.size,
+        deadline: policy.migrate_deadline,
+    }]))
+}
+
+/// Too late, it changes nothing: the guest has moved, or only the target knows.
+fn cancel_migration(state: &Instance) -> Result<Vec<InstanceEvent>, Rejected> {
+    let migration = state.linked_migration().ok_or(Rejected::NoMigration)?;
+    if let Some(saga) = &state.saga
+        && is_before_return(saga.kind, saga.step)
+    {
+        return Ok(vec![unwound(saga, UnwindReason::Cancelled)]);
+    }
+    if migration.cancelled.is_some() || state.outcome_of(migration) != Outcome::UnderWay {
+        return Ok(Vec::new());
+    }
+    let reason = CancelReason::Requested;
+    Ok(vec![InstanceEvent::MigrationCancelled { migration: migration.id, reason }])
+}
+
+fn cancel_saga(state: &Instance, id: SagaId) -> Result<Vec<InstanceEvent>, Rejected> {
+    let saga = state.saga.as_ref().filter(|saga| saga.id == id).ok_or(Rejected::NoSuchSaga(id))?;
+    match saga.kind {
+        SagaKind::Migrate => cancel_migration(state),
+        _ if is_before_return(saga.kind, saga.step) => Ok(vec![unwound(saga, UnwindReason::Cancelled)]),
+        _ => Err(Rejected::PastReturn),
+    }
+}
+
+/// The one override: what its slots refer to is failed without being asked. What may still run stays behind
+/// the fence, unless the operator vouches for its being dead.
+fn force_stop(state: &Instance, assert_dead: bool, reason: &str) -> Result<Vec<InstanceEvent>, Rejected> {
+    validate_reason(reason)?;
+    let doomed = state.vmms.values().filter(|vmm| {
+        let is_held = assert_dead && vmm.gone.is_none();
+        is_held || (vmm.state.is_live() && state.refers_to(vmm.id))
+    });
+    let mut events: Vec<InstanceEvent> = doomed
+        .flat_map(|vmm| {
+            if assert_dead {
+                fact::gone_events(state, vmm.id, crate::vmm::Evidence::Asserted)
+            } else {
+                vec![InstanceEvent::VmmFailed { vmm: vmm.id, reason: FailureReason::Operator }]
+            }
+        })
+        .collect();
+    if !events.is_empty() {
+        let reason = reason.to_owned();
+        events.insert(0, InstanceEvent::ForceStopRequested { assert_dead, reason });
+    }
+    Ok(events)
+}
+
+/// Size and platform are those of its VMM while it has one.
+fn reconfigure(state: &Instance, change: &SpecChange) -> Result<Vec<InstanceEvent>, Rejected> {
+    change.validate()?;
+    let now = state.spec.changeable();
+    if *change == now {
+        return Ok(Vec::new());
+    }
+    let is_of_vmm = change.size != now.size || change.cpu_platform != now.cpu_platform;
+    if is_of_vmm && state.active.is_some() {
+        return Err(Rejected::MustBeStopped);
+    }
+    Ok(vec![InstanceEvent::Reconfigured { change: Box::new(change.clone()) }])
+}

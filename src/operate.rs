@@ -1,0 +1,477 @@
+//! What operators do, and look at: migrations, forced stops, sleds, quotas, groups, sagas, timers.
+
+use crate::cli::ClientArgs;
+use crate::client::Client;
+use crate::exit::{Exit, Failure, Outcome};
+use crate::explained;
+use crate::instance::{confirm, encode, find, settle, shown as instance_shown};
+use crate::operate_args::{
+    GroupVerb, Limit, MigrationVerb, OneSled, OperateVerb, QuotaVerb, SagaVerb, SledOperateVerb, TimerVerb,
+};
+use crate::output::{self, Column, Format, gib, text};
+use crate::watch;
+use serde_json::{Value, json};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How often a wait looks.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// Runs a verb of `instance`.
+pub async fn instance(verb: OperateVerb) -> Outcome {
+    match verb {
+        OperateVerb::Explain { one, watch } => {
+            let (client, id) = find(&one).await?;
+            let path = format!("/ops/v1/instances/{id}/explain");
+            let format = one.client.output;
+            watch::show(watch.watch, async || {
+                let told = client.get(&path, &[]).await?;
+                Ok(output::document(format, &told).unwrap_or_else(|| explained::text(&told)))
+            })
+            .await
+        }
+        OperateVerb::Migrate { one, to, cancel, wait } => {
+            let (client, id) = find(&one).await?;
+            let path = format!("/ops/v1/instances/{id}/migrate");
+            let began = if cancel {
+                client.post(&format!("{path}/cancel"), &[], None).await?;
+                None
+            } else {
+                let sled = match to {
+                    Some(sled) => Some(find_sled(&client, &sled).await?["id"].clone()),
+                    None => None,
+                };
+                Some(client.post(&path, &[], Some(json!({ "dst_sled": sled }))).await?)
+            };
+            let now = client.get(&format!("/v1/instances/{id}"), &[]).await?;
+            let now = settle(&client, now, &wait, "running").await?;
+            if let Some(began) = began.filter(|_| wait.wait.is_some()) {
+                must_have_moved(&client, &text(&began, "migration_id")).await?;
+            }
+            output::line(instance_shown(&now, &one.client));
+            Ok(())
+        }
+        OperateVerb::ForceStop { one, reason, assert_dead, yes } => {
+            let (client, id) = find(&one).await?;
+            confirm(&format!("declare the VMMs of {} failed, whatever they do?", one.instance), yes)?;
+            let body = json!({ "reason": reason, "assert_dead": assert_dead });
+            client.post(&format!("/ops/v1/instances/{id}/force-stop"), &[], Some(body)).await?;
+            let now = client.get(&format!("/v1/instances/{id}"), &[]).await?;
+            output::line(instance_shown(&now, &one.client));
+            Ok(())
+        }
+        OperateVerb::Update { one, ncpus, memory, auto_restart_policy, cpu_platform } => {
+            let (client, id) = find(&one).await?;
+            let path = format!("/v1/instances/{id}");
+            let now = client.get(&path, &[]).await?;
+            let word = |given: Option<String>, none: &str, now: &Value| match given {
+                Some(given) if given == none => Value::Null,
+                Some(given) => Value::from(given),
+                None => now.clone(),
+            };
+            let body = json!({
+                "ncpus": ncpus.map_or_else(|| now["ncpus"].clone(), Value::from),
+                "memory": memory.map_or_else(|| now["memory"].clone(), Value::from),
+                "auto_restart_policy": word(auto_restart_policy, "default", &now["auto_restart_policy"]),
+                "cpu_platform": word(cpu_platform, "none", &now["cpu_platform"]),
+                "boot_disk": now["boot_disk_id"],
+                "enable_jumbo_frames": now["enable_jumbo_frames"],
+            });
+            output::line(instance_shown(&client.put(&path, &[], body).await?, &one.client));
+            Ok(())
+        }
+    }
+}
+
+/// A guest that runs again need not have moved. One whose migration is under way still is where it was told to
+/// be waited for.
+async fn must_have_moved(client: &Client, migration: &str) -> Outcome {
+    let migration = client.get(&format!("/ops/v1/migrations/{migration}"), &[]).await?;
+    match migration["outcome"].as_str() {
+        None | Some("succeeded") => Ok(()),
+        Some(outcome) => {
+            let why = migration["cancelled"].as_str().map(|why| format!(" ({why})")).unwrap_or_default();
+            Err(Failure::new(Exit::Refused, format!("the guest has not moved: the migration {outcome}{why}"))
+                .hint(format!("see `musher migration show {}`", text(&migration, "id"))))
+        }
+    }
+}
+
+/// The sled that a name or UUID means.
+async fn find_sled(client: &Client, named: &str) -> Result<Value, Failure> {
+    let answer = client.get("/ops/v1/sleds", &[]).await?;
+    let sleds = answer["items"].as_array().cloned().unwrap_or_default();
+    let is_it = |sled: &&Value| text(sled, "name") == named || text(sled, "id") == named;
+    let mut found: Vec<&Value> = sleds.iter().filter(is_it).collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(sled), true) => Ok(sled.clone()),
+        (Some(_), false) => {
+            Err(Failure::new(Exit::Refused, format!("more than one sled is called \"{named}\""))
+                .hint("name it by its UUID; musher sled list shows them"))
+        }
+        (None, _) => Err(Failure::new(Exit::Refused, format!("not found: sled \"{named}\""))
+            .hint("musher sled list shows them")),
+    }
+}
+
+/// Runs a verb of `sled`.
+pub async fn sled(verb: SledOperateVerb) -> Outcome {
+    match verb {
+        SledOperateVerb::Show { sled, watch, client: args } => {
+            let client = Client::new(&args.server)?;
+            let id = text(&find_sled(&client, &sled).await?, "id");
+            let path = format!("/ops/v1/sleds/{id}");
+            watch::show(watch.watch, async || Ok(sled_shown(&client.get(&path, &[]).await?, &args))).await
+        }
+        SledOperateVerb::Cordon(one) => sled_verb(&one, "cordon").await.map(drop),
+        SledOperateVerb::Uncordon(one) => sled_verb(&one, "uncordon").await.map(drop),
+        SledOperateVerb::Drain { one, wait, timeout } => {
+            let (client, id) = sled_verb(&one, "drain").await?;
+            if wait { until_drained(&client, &id, timeout).await } else { Ok(()) }
+        }
+        SledOperateVerb::Expunge { one, yes } => {
+            confirm(&format!("declare {} and everything on it gone for good?", one.sled), yes)?;
+            sled_verb(&one, "expunge").await.map(drop)
+        }
+    }
+}
+
+async fn sled_verb(one: &OneSled, verb: &str) -> Result<(Client, String), Failure> {
+    let client = Client::new(&one.client.server)?;
+    let id = text(&find_sled(&client, &one.sled).await?, "id");
+    let body = one.reason.as_ref().map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
+    let after = client.post(&format!("/ops/v1/sleds/{id}/{verb}"), &[], Some(body)).await?;
+    output::line(sled_shown(&after, &one.client));
+    Ok((client, id))
+}
+
+async fn until_drained(client: &Client, id: &str, timeout: Duration) -> Outcome {
+    let until = Instant::now() + timeout;
+    loop {
+        let sled = client.get(&format!("/ops/v1/sleds/{id}"), &[]).await?;
+        if sled["drain"].is_null() {
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            let left = sled["drain"]["left"].as_u64().unwrap_or(0);
+            let blocked = sled["drain"]["blocked"].as_array().and_then(|blocked| blocked.first().cloned());
+            let failure = Failure::new(Exit::TimedOut, format!("{left} instance(s) are still on the sled"));
+            return Err(match blocked {
+                Some(blocked) => failure.hint(format!(
+                    "instance {} cannot move: {}",
+                    text(&blocked, "instance_id"),
+                    text(&blocked, "reason")
+                )),
+                None => failure.hint("it goes on; musher sled show tells how far it is"),
+            });
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn sled_shown(sled: &Value, args: &ClientArgs) -> String {
+    let load = |what: &Value| format!("{} threads, {}", what["threads"], memory(what));
+    let drain = match &sled["drain"] {
+        Value::Null => "no".to_owned(),
+        drain => {
+            let count = |key: &str| drain[key].as_array().map_or(0, Vec::len);
+            let (moving, blocked) = (count("moving"), count("blocked"));
+            let why =
+                drain["blocked"][0]["reason"].as_str().map(|why| format!(": {why}")).unwrap_or_default();
+            format!("{} left, {moving} moving, {blocked} blocked{why}", drain["left"])
+        }
+    };
+    let rows = [
+        ("name", text(sled, "name")),
+        ("id", text(sled, "id")),
+        ("state", crate::fleet::sled_state(sled).to_owned()),
+        ("has", load(&sled["room"])),
+        ("held", load(&sled["held"])),
+        ("cpu family", text(sled, "cpu_family")),
+        ("last contact", text(sled, "last_contact")),
+        ("unreachable", text(&sled["unreachable"], "reason")),
+        ("draining", drain),
+    ];
+    output::one(args.output, sled, &rows)
+}
+
+fn memory(of: &Value) -> String {
+    gib(of["memory"].as_u64().unwrap_or(0))
+}
+
+/// Runs a verb of `quota`.
+pub async fn quota(verb: QuotaVerb) -> Outcome {
+    let (scope, args) = match &verb {
+        QuotaVerb::Show { scope, client } | QuotaVerb::Set { scope, client, .. } => {
+            (scope.clone(), client.clone())
+        }
+    };
+    let client = Client::new(&args.server)?;
+    let path = format!("/ops/v1/quotas/{}", encode(&scope));
+    let project = [("project", args.project.as_str())];
+    let query: &[(&str, &str)] = if scope == "project" { &project } else { &[] };
+    let mut quota = client.get(&path, query).await?;
+    if let QuotaVerb::Set { cpus, memory, .. } = verb {
+        let limit = |given: Option<Limit>, key: &str| {
+            given.map_or_else(|| quota[key].clone(), |Limit(limit)| json!(limit))
+        };
+        let body = json!({ "cpus": limit(cpus, "cpus"), "memory": limit(memory, "memory") });
+        quota = client.put(&path, query, body).await?;
+    }
+    let cpus = quota["cpus"].as_u64().map_or_else(|| "none".to_owned(), |cpus| cpus.to_string());
+    let bytes = quota["memory"].as_u64().map_or_else(|| "none".to_owned(), gib);
+    let rows = [
+        ("scope", text(&quota, "scope")),
+        ("cpus", format!("{} of {cpus}", quota["used"]["cpus"])),
+        ("memory", format!("{} of {bytes}", memory_of(&quota["used"]))),
+    ];
+    output::line(output::one(args.output, &quota, &rows));
+    Ok(())
+}
+
+fn memory_of(used: &Value) -> String {
+    memory(used)
+}
+
+const GROUP_COLUMNS: &[Column] = &[
+    Column::new("name", |it| text(it, "name")),
+    Column::new("policy", |it| text(it, "policy")),
+    Column::new("members", |it| it["members"].as_array().map_or(0, Vec::len).to_string()),
+    Column::wide("description", |it| text(it, "description")),
+    Column::wide("created", |it| text(it, "time_created")),
+    Column::new("id", |it| text(it, "id")),
+];
+
+/// Runs a verb of `group`.
+pub async fn group(verb: GroupVerb) -> Outcome {
+    const PATH: &str = "/ops/v1/anti-affinity-groups";
+    match verb {
+        GroupVerb::List { client: args } => {
+            let client = Client::new(&args.server)?;
+            let answer = client.get(PATH, &[("project", &args.project)]).await?;
+            list(&answer, &args, GROUP_COLUMNS);
+        }
+        GroupVerb::Create { name, policy, description, client: args } => {
+            let client = Client::new(&args.server)?;
+            let body = json!({ "name": name, "policy": policy, "description": description });
+            let created = client.post(PATH, &[("project", &args.project)], Some(body)).await?;
+            output::line(group_shown(&created, &args));
+        }
+        GroupVerb::Show { group, client: args } => {
+            let client = Client::new(&args.server)?;
+            let path = format!("{PATH}/{}", encode(&group));
+            output::line(group_shown(&client.get(&path, &[("project", &args.project)]).await?, &args));
+        }
+        GroupVerb::Add { group, instance, client: args } => {
+            let client = Client::new(&args.server)?;
+            let path = format!("{PATH}/{}/members/{}", encode(&group), encode(&instance));
+            client.post(&path, &[("project", &args.project)], None).await?;
+            said(&args, format!("{instance} is in {group}"));
+        }
+        GroupVerb::Remove { group, instance, client: args } => {
+            let client = Client::new(&args.server)?;
+            let path = format!("{PATH}/{}/members/{}", encode(&group), encode(&instance));
+            client.delete(&path, &[("project", &args.project)]).await?;
+            said(&args, format!("{instance} is not in {group}"));
+        }
+        GroupVerb::Delete { group, yes, client: args } => {
+            let client = Client::new(&args.server)?;
+            confirm(&format!("delete group {group}?"), yes)?;
+            client.delete(&format!("{PATH}/{}", encode(&group)), &[("project", &args.project)]).await?;
+            said(&args, format!("deleted {group}"));
+        }
+    }
+    Ok(())
+}
+
+fn group_shown(group: &Value, args: &ClientArgs) -> String {
+    let members = group["members"].as_array().map_or_else(Vec::new, |members| {
+        members.iter().filter_map(|member| member.as_str().map(str::to_owned)).collect()
+    });
+    let rows = [
+        ("name", text(group, "name")),
+        ("id", text(group, "id")),
+        ("policy", text(group, "policy")),
+        ("description", text(group, "description")),
+        ("members", members.join(" ")),
+    ];
+    output::one(args.output, group, &rows)
+}
+
+/// A line for people; machines go by the exit code.
+fn said(args: &ClientArgs, what: String) {
+    if matches!(args.output, Format::Table | Format::Wide) {
+        output::line(what);
+    }
+}
+
+fn list(answer: &Value, args: &ClientArgs, columns: &[Column]) {
+    let items = answer["items"].as_array().cloned().unwrap_or_default();
+    let text = output::list(args.output, !args.no_headers, &items, columns);
+    if !text.is_empty() {
+        output::line(text);
+    }
+}
+
+const MIGRATION_COLUMNS: &[Column] = &[
+    Column::new("id", |it| text(it, "id")),
+    Column::new("instance", |it| text(it, "instance_id")),
+    Column::new("source", |it| text(&it["source"], "state")),
+    Column::new("target", |it| text(&it["target"], "state")),
+    Column::wide("from sled", |it| text(&it["source"], "sled_id")),
+    Column::wide("to sled", |it| text(&it["target"], "sled_id")),
+    Column::new("started", |it| text(it, "time_started")),
+    Column::new("took", took),
+    Column::new("outcome", |it| it["outcome"].as_str().unwrap_or("under way").to_owned()),
+];
+
+const SAGA_COLUMNS: &[Column] = &[
+    Column::new("id", |it| text(it, "id")),
+    Column::new("kind", |it| text(it, "kind")),
+    Column::new("instance", |it| text(it, "instance_id")),
+    Column::wide("asked by", |it| text(it, "origin")),
+    Column::new("step", current_step),
+    Column::new("started", |it| text(it, "time_started")),
+    Column::new("took", took),
+    Column::new("outcome", |it| it["outcome"].as_str().unwrap_or("under way").to_owned()),
+];
+
+fn took(it: &Value) -> String {
+    it["took_s"].as_f64().map(|seconds| format!("{seconds:.3} s")).unwrap_or_default()
+}
+
+fn current_step(saga: &Value) -> String {
+    let steps = saga["steps"].as_array().cloned().unwrap_or_default();
+    let at = steps.iter().find(|step| !step["since"].is_null());
+    at.map(|step| text(step, "step")).unwrap_or_default()
+}
+
+/// All pages of what begins and ends.
+async fn rows(client: &Client, path: &str, under_way: bool) -> Result<Vec<Value>, Failure> {
+    let state = if under_way { "under_way" } else { "all" };
+    let (mut items, mut after) = (Vec::new(), String::new());
+    loop {
+        let mut query = vec![("state", state), ("limit", "1000")];
+        if !after.is_empty() {
+            query.push(("after", after.as_str()));
+        }
+        let answer = client.get(path, &query).await?;
+        items.extend(answer["items"].as_array().cloned().unwrap_or_default());
+        match answer["next_after"].as_str() {
+            Some(next) => next.clone_into(&mut after),
+            None => break,
+        }
+    }
+    items.sort_by_key(|item| text(item, "time_started"));
+    Ok(items)
+}
+
+/// Runs a verb of `migration`.
+pub async fn migration(verb: MigrationVerb) -> Outcome {
+    match verb {
+        MigrationVerb::List { under_way, watch, client: args } => {
+            let client = Client::new(&args.server)?;
+            watch::show(watch.watch, async || {
+                let items = rows(&client, "/ops/v1/migrations", under_way).await?;
+                Ok(output::list(args.output, !args.no_headers, &items, MIGRATION_COLUMNS))
+            })
+            .await
+        }
+        MigrationVerb::Show { id, client: args } => {
+            let client = Client::new(&args.server)?;
+            let one = client.get(&format!("/ops/v1/migrations/{}", encode(&id)), &[]).await?;
+            let side = |side: &Value| {
+                format!(
+                    "{} on sled {} (VMM {})",
+                    text(side, "state"),
+                    text(side, "sled_id"),
+                    text(side, "vmm_id")
+                )
+            };
+            let rows = [
+                ("id", text(&one, "id")),
+                ("instance", text(&one, "instance_id")),
+                ("source", side(&one["source"])),
+                ("target", side(&one["target"])),
+                ("started", text(&one, "time_started")),
+                ("ended", text(&one, "time_ended")),
+                ("took", took(&one)),
+                ("cancelled", text(&one, "cancelled")),
+                ("outcome", one["outcome"].as_str().unwrap_or("under way").to_owned()),
+            ];
+            output::line(output::one(args.output, &one, &rows));
+            Ok(())
+        }
+    }
+}
+
+/// Runs a verb of `saga`.
+pub async fn saga(verb: SagaVerb) -> Outcome {
+    match verb {
+        SagaVerb::List { under_way, watch, client: args } => {
+            let client = Client::new(&args.server)?;
+            watch::show(watch.watch, async || {
+                let items = rows(&client, "/ops/v1/sagas", under_way).await?;
+                Ok(output::list(args.output, !args.no_headers, &items, SAGA_COLUMNS))
+            })
+            .await
+        }
+        SagaVerb::Show { id, client: args } => {
+            let client = Client::new(&args.server)?;
+            let one = client.get(&format!("/ops/v1/sagas/{}", encode(&id)), &[]).await?;
+            if let Some(document) = output::document(args.output, &one) {
+                output::line(document);
+                return Ok(());
+            }
+            let outcome = one["outcome"].as_str().unwrap_or("under way");
+            output::line(format!(
+                "{} of instance {}: {outcome}",
+                text(&one, "kind"),
+                text(&one, "instance_id")
+            ));
+            let steps = one["steps"].as_array().cloned().unwrap_or_default();
+            let lines = steps.iter().enumerate().map(|(n, step)| {
+                vec![(n + 1).to_string(), text(step, "state"), text(step, "does"), text(step, "since")]
+            });
+            output::table(if args.no_headers { &[] } else { &["#", "state", "does", "since"] }, lines);
+            Ok(())
+        }
+        SagaVerb::Cancel { id, client: args } => {
+            let client = Client::new(&args.server)?;
+            client.post(&format!("/ops/v1/sagas/{}/cancel", encode(&id)), &[], None).await?;
+            said(&args, format!("cancelled {id}"));
+            Ok(())
+        }
+    }
+}
+
+const TIMER_COLUMNS: &[Column] = &[
+    Column::new("name", |it| text(it, "name")),
+    Column::new("period", |it| format!("{} s", it["period_s"])),
+    Column::new("runs", |it| it["runs"].to_string()),
+    Column::new("found", |it| it["found"].to_string()),
+    Column::new("last run", |it| text(it, "last_run")),
+    Column::new("last found", |it| it["last_found"].to_string()),
+    Column::wide("does", |it| text(it, "does")),
+];
+
+/// Runs a verb of `timer`.
+pub async fn timer(verb: TimerVerb) -> Outcome {
+    match verb {
+        TimerVerb::List { watch, client: args } => {
+            let client = Client::new(&args.server)?;
+            watch::show(watch.watch, async || {
+                let answer = client.get("/ops/v1/timers", &[]).await?;
+                let items = answer["items"].as_array().cloned().unwrap_or_default();
+                Ok(output::list(args.output, !args.no_headers, &items, TIMER_COLUMNS))
+            })
+            .await
+        }
+        TimerVerb::Activate { name, client: args } => {
+            let client = Client::new(&args.server)?;
+            client.post(&format!("/ops/v1/timers/{}/activate", encode(&name)), &[], None).await?;
+            said(&args, format!("{name} runs"));
+            Ok(())
+        }
+    }
+}
