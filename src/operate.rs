@@ -123,34 +123,44 @@ pub async fn sled(verb: SledOperateVerb) -> Outcome {
             let path = format!("/ops/v1/sleds/{id}");
             watch::show(watch.watch, async || Ok(sled_shown(&client.get(&path, &[]).await?, &args))).await
         }
-        SledOperateVerb::Cordon(one) => sled_verb(&one, "cordon").await.map(drop),
-        SledOperateVerb::Uncordon(one) => sled_verb(&one, "uncordon").await.map(drop),
+        SledOperateVerb::Cordon(one) => sled_verb(&one, "cordon").await,
+        SledOperateVerb::Uncordon(one) => sled_verb(&one, "uncordon").await,
         SledOperateVerb::Drain { one, wait, timeout } => {
-            let (client, id) = sled_verb(&one, "drain").await?;
-            if wait { until_drained(&client, &id, timeout).await } else { Ok(()) }
+            let (client, after) = ask_sled(&one, "drain").await?;
+            let shown =
+                if wait { until_drained(&client, &text(&after, "id"), timeout).await? } else { after };
+            output::line(sled_shown(&shown, &one.client));
+            Ok(())
         }
         SledOperateVerb::Expunge { one, yes } => {
             confirm(&format!("declare {} and everything on it gone for good?", one.sled), yes)?;
-            sled_verb(&one, "expunge").await.map(drop)
+            sled_verb(&one, "expunge").await
         }
     }
 }
 
-async fn sled_verb(one: &OneSled, verb: &str) -> Result<(Client, String), Failure> {
+async fn sled_verb(one: &OneSled, verb: &str) -> Outcome {
+    let (_, after) = ask_sled(one, verb).await?;
+    output::line(sled_shown(&after, &one.client));
+    Ok(())
+}
+
+/// Asks something of a sled; answers it afterwards.
+async fn ask_sled(one: &OneSled, verb: &str) -> Result<(Client, Value), Failure> {
     let client = Client::new(&one.client.server)?;
     let id = text(&find_sled(&client, &one.sled).await?, "id");
     let body = one.reason.as_ref().map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
     let after = client.post(&format!("/ops/v1/sleds/{id}/{verb}"), &[], Some(body)).await?;
-    output::line(sled_shown(&after, &one.client));
-    Ok((client, id))
+    Ok((client, after))
 }
 
-async fn until_drained(client: &Client, id: &str, timeout: Duration) -> Outcome {
+/// Waits until no guest is left; answers the sled then.
+async fn until_drained(client: &Client, id: &str, timeout: Duration) -> Result<Value, Failure> {
     let until = Instant::now() + timeout;
     loop {
         let sled = client.get(&format!("/ops/v1/sleds/{id}"), &[]).await?;
         if sled["drain"].is_null() {
-            return Ok(());
+            return Ok(sled);
         }
         if Instant::now() >= until {
             let left = sled["drain"]["left"].as_u64().unwrap_or(0);

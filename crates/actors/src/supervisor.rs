@@ -6,7 +6,7 @@
 //! * a message to an actor that restarts is refused, not queued: what it was about is derived again;
 //! * one actor's panics touch no other.
 
-use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef, Message, SupervisionEvent};
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, Message, SupervisionEvent};
 use std::collections::BTreeMap;
 use std::fmt::{Debug, Display};
 use std::marker::PhantomData;
@@ -58,6 +58,8 @@ struct Inner<K, M: Message> {
 
 struct Slots<K, M: Message> {
     by_key: BTreeMap<K, Slot<M>>,
+    /// Which key an actor is, or was, for: actors end by the thousand.
+    by_actor: BTreeMap<ActorId, K>,
     is_closed: bool,
 }
 
@@ -65,6 +67,13 @@ struct Slot<M: Message> {
     state: SlotState<M>,
     panics: u32,
     last_panic: Option<Instant>,
+}
+
+impl<M: Message> Slot<M> {
+    /// Whether this actor is the one that lives here.
+    fn is_of(&self, cell: &ActorCell) -> bool {
+        matches!(&self.state, SlotState::Live(actor) if actor.get_id() == cell.get_id())
+    }
 }
 
 enum SlotState<M: Message> {
@@ -86,7 +95,8 @@ impl<K: Key, M: Message> Roster<K, M> {
         policy: RestartPolicy,
         parent: Option<ActorCell>,
     ) -> Result<Self, ractor::SpawnErr> {
-        let slots = Mutex::new(Slots { by_key: BTreeMap::new(), is_closed: false });
+        let slots =
+            Mutex::new(Slots { by_key: BTreeMap::new(), by_actor: BTreeMap::new(), is_closed: false });
         let inner = Arc::new(Inner { slots, spawn: OnceLock::new(), supervisor: OnceLock::new(), policy });
         let roster = Self { inner };
         let supervisor = Supervisor::<K, M> { name: name.to_owned(), watches: PhantomData };
@@ -133,6 +143,7 @@ impl<K: Key, M: Message> Roster<K, M> {
         let spawn = self.inner.spawn.get().expect("the roster knows how to spawn");
         let supervisor = self.inner.supervisor.get().expect("the roster has started").clone();
         let actor = spawn(key, supervisor).ok_or(Undeliverable::Closed)?;
+        slots.by_actor.insert(actor.get_id(), key);
         let slot = slots.by_key.entry(key).or_insert_with(|| Slot {
             state: SlotState::Live(actor.clone()),
             panics: 0,
@@ -195,30 +206,29 @@ impl<K: Key, M: Message> Roster<K, M> {
     /// Answers the key, and the pause if the actor is to be restarted; none if another has taken its place.
     fn failed(&self, cell: &ActorCell, why: &str) -> Option<(K, Option<Duration>)> {
         let mut slots = self.lock();
-        let is_it = |slot: &&mut Slot<M>| match &slot.state {
-            SlotState::Live(actor) => actor.get_id() == cell.get_id(),
-            SlotState::Restarting(_) | SlotState::Quarantined(_) => false,
-        };
-        let (key, slot) = slots.by_key.iter_mut().find(|(_, slot)| is_it(slot))?;
+        let key = slots.by_actor.remove(&cell.get_id())?;
+        let slot = slots.by_key.get_mut(&key).filter(|slot| slot.is_of(cell))?;
         let now = Instant::now();
         let is_in_a_row = slot.last_panic.is_some_and(|last| now - last < IN_A_ROW);
         slot.panics = if is_in_a_row { slot.panics + 1 } else { 1 };
         slot.last_panic = Some(now);
         if slot.panics > self.inner.policy.panics_max {
             slot.state = SlotState::Quarantined(why.to_owned());
-            return Some((*key, None));
+            return Some((key, None));
         }
         slot.state = SlotState::Restarting(why.to_owned());
         let pause = self.inner.policy.pause.saturating_mul(1 << (slot.panics - 1).min(16)).min(PAUSE_MAX);
-        Some((*key, Some(pause)))
+        Some((key, Some(pause)))
     }
 
     fn ended(&self, cell: &ActorCell) {
-        let is_it = |state: &SlotState<M>| match state {
-            SlotState::Live(actor) => actor.get_id() == cell.get_id(),
-            SlotState::Restarting(_) | SlotState::Quarantined(_) => false,
+        let mut slots = self.lock();
+        let Some(key) = slots.by_actor.remove(&cell.get_id()) else {
+            return;
         };
-        self.lock().by_key.retain(|_, slot| !is_it(&slot.state));
+        if slots.by_key.get(&key).is_some_and(|slot| slot.is_of(cell)) {
+            slots.by_key.remove(&key);
+        }
     }
 
     fn restart(&self, key: K) {

@@ -377,9 +377,10 @@ async fn a_reused_address_never_gets_its_predecessors_mapping() {
     fleet.until_network_of(&[1 - away], &[second], SOON).await;
     assert_eq!(fleet.v2p(away), old, "it has heard of nothing");
     fleet.heal(away);
+    // The same place as before, but a later decision.
+    fleet.until("it has caught up", async || fleet.v2p(away)[0].generation > old[0].generation).await;
     fleet.until_network(&[second], CAUGHT_UP).await;
     let new = fleet.v2p(away);
-    assert!(new[0].generation > old[0].generation);
     // What the predecessor's push had got stuck on the way changes nothing any more.
     let epoch = sled_protocol::LeaseEpoch::FIRST;
     let client = fleet.switchboard.clients.lock().unwrap()[&Fleet::sled_id(away as u128)].clone();

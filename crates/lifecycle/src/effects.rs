@@ -7,7 +7,7 @@
 use crate::decide::Policy;
 use crate::ids::{MigrationId, OpId, SagaId, SledId, VmmId};
 use crate::instance::Instance;
-use crate::migration::{Migration, Outcome};
+use crate::migration::{Migration, Outcome, Side, SideState};
 use crate::restart::restart_due;
 use crate::saga::Step;
 use crate::time::{Span, Timestamp};
@@ -223,6 +223,13 @@ fn migration_effect(state: &Instance, migration: &Migration, vmm: &Vmm) -> Optio
     match state.outcome_of(migration) {
         // Nobody but the target knows whether the guest arrived.
         Outcome::Undecided => is_target.then_some(Effect::Ask { vmm: id, sled }),
+        // A source that has not spoken of the migration may never have heard of it, and could not give it up:
+        // its guest is told to stop, which ends the migration too if it had joined.
+        Outcome::UnderWay
+            if let Some(stop) = state.stop.filter(|_| !is_target && has_not_joined(side, vmm)) =>
+        {
+            Some(Effect::Stop { vmm: id, sled, op: stop.op })
+        }
         // A stop cannot be told to a guest that is between two VMMs: the migration is called off first.
         Outcome::UnderWay if migration.cancelled.is_some() || state.stop.is_some() => (!side
             .state
@@ -243,6 +250,11 @@ fn migration_effect(state: &Instance, migration: &Migration, vmm: &Vmm) -> Optio
             None
         }
     }
+}
+
+/// Whether a source has said nothing of the migration, and runs its guest.
+fn has_not_joined(side: Side, source: &Vmm) -> bool {
+    side.state == SideState::Pending && matches!(source.state, VmmState::Running | VmmState::Rebooting)
 }
 
 /// Every deadline that is running.

@@ -67,7 +67,8 @@ pub enum CancelReason {
     Refused,
 }
 
-/// Migrations remembered per instance: one that failed is kept until its source has said how it ended there.
+/// Migrations remembered per instance: one that failed is kept until its source has said how it ended there, or
+/// until so many later ones have begun.
 pub const MIGRATIONS_MAX: usize = 16;
 
 /// What the two sides and their VMMs add up to.

@@ -60,9 +60,6 @@ pub enum Rejected {
     /// No migration is under way.
     #[error("cannot cancel migration: no migration is under way")]
     NoMigration,
-    /// Migrations that failed wait for their source's word.
-    #[error("cannot migrate instance: {0} earlier migrations have not been settled by its sled yet")]
-    Unsettled(usize),
     /// That saga is not under way.
     #[error("not found: saga with id \"{0}\" is not under way")]
     NoSuchSaga(SagaId),
@@ -155,6 +152,8 @@ pub enum SledUnfit {
     NotProvisionable,
     /// The guest is there.
     IsSource,
+    /// The sled where the guest is cannot reach it: one lives in the daemon, the other does not.
+    OtherFabric,
     /// It has another CPU family.
     CpuFamily,
     /// A member of a group that must be kept apart is on it.
@@ -209,6 +208,7 @@ impl fmt::Display for SledUnfit {
             Self::Unknown => "is not known",
             Self::NotProvisionable => "does not accept new instances",
             Self::IsSource => "is the one where the instance runs",
+            Self::OtherFabric => "cannot be reached from where the instance runs",
             Self::CpuFamily => "has another CPU family",
             Self::Spread => "holds another member of one of its anti-affinity groups",
             Self::Room => "has too little room",

@@ -129,7 +129,9 @@ fn s13_a_stop_calls_the_migration_off_and_reaches_whoever_holds_the_guest() {
         let mut stage = Stage::migrating();
         let (source, target) = stage.sides();
         stage.stop().unwrap();
-        assert_eq!(cancels(&stage), [source, target]);
+        assert_eq!(cancels(&stage), [target]);
+        let is_told = |effect: &Effect| matches!(effect, Effect::Stop { vmm, .. } if *vmm == source);
+        assert!(stage.effects().iter().any(is_told), "a source that has not joined is told itself");
         assert_eq!(stage.run_state(), RunState::Migrating);
         let holder = if arrives {
             stage.says(target, 5, VmmState::Running, Some((5, SideState::Completed)));
@@ -142,6 +144,22 @@ fn s13_a_stop_calls_the_migration_off_and_reaches_whoever_holds_the_guest() {
         assert_eq!(stage.effects().iter().filter(is_stop).count(), 1, "{:?}", stage.effects());
         stage.says(holder, 9, VmmState::Destroyed, None);
         assert_eq!((stage.run_state(), stage.now().intent), (RunState::Stopped, Intent::Stopped));
+    }
+}
+
+#[test]
+fn a_stop_reaches_a_source_that_never_heard_of_the_migration_though_its_target_is_silent() {
+    let mut stage = Stage::migrating();
+    let (source, _) = stage.sides();
+    stage.stop().unwrap();
+    pass_deadline_if_any(&mut stage);
+    stage.says(source, 5, VmmState::Destroyed, None);
+    assert_eq!((stage.run_state(), stage.now().intent), (RunState::Stopped, Intent::Stopped));
+}
+
+fn pass_deadline_if_any(stage: &mut Stage) {
+    for deadline in deadlines(stage.now(), &Policy::default()) {
+        stage.must(Input::Deadline(deadline.kind));
     }
 }
 

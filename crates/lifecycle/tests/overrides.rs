@@ -62,6 +62,28 @@ fn a_forced_stop_of_what_is_stopped_changes_nothing_and_needs_a_reason() {
 }
 
 #[test]
+fn a_forced_stop_of_what_failed_suppresses_its_restart() {
+    let mut stage = Stage::running();
+    crash(&mut stage);
+    assert_eq!(restart_wait(&stage), Some(0));
+    stage.must(force(false));
+    assert_eq!((stage.run_state(), restart_wait(&stage)), (RunState::Failed, None));
+    assert_eq!(stage.must(force(false)), []);
+}
+
+#[test]
+fn many_vmms_behind_the_fence_are_all_vouched_for_at_once() {
+    let mut stage = Stage::created();
+    for _ in 0..100 {
+        stage.start(0);
+        stage.stop().unwrap();
+    }
+    assert_eq!(stage.now().vmms.len(), 100, "their sled has answered nothing");
+    stage.must(force(true));
+    assert!(stage.now().vmms.is_empty());
+}
+
+#[test]
 fn a_forced_stop_ends_a_migration_on_both_sides() {
     let mut stage = Stage::migrating();
     let (source, target) = stage.sides();

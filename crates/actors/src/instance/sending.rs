@@ -19,7 +19,7 @@ pub(crate) struct Sending {
     attempts: u32,
     /// Position of the event that made it wished.
     cause: u64,
-    /// When it is due again; none while a call is under way.
+    /// When it is due again, whatever becomes of the call under way.
     due: Option<Timer>,
 }
 
@@ -81,15 +81,21 @@ impl Shell {
         self.deadlines.insert(kind, Armed { deadline, _timer: timer });
     }
 
-    fn send(&self, effect: Effect) {
+    /// Hands the effect to its sled, which answers in time or says that it did not. A call that is lost with the
+    /// sled's actor is made up for by sending it again later.
+    fn send(&mut self, effect: Effect) {
         let state = self.state.as_ref().expect("effects are derived from a state");
         let request = VmmRequest::new(state, effect, self.env.clock.now());
         self.sleds.call(request, self.me.clone());
+        let pause = self.env.jittered(self.env.limits.effect_recheck + self.env.limits.sled_call * 4);
+        let due = self.me.send_after(pause, move || InstanceMsg::SendAgain(effect)).abort_handle();
+        if let Some(sending) = self.sending.get_mut(&effect) {
+            sending.due = Some(Timer::new(due));
+        }
     }
 
     pub(super) fn on_send_again(&mut self, effect: Effect) {
-        if let Some(sending) = self.sending.get_mut(&effect) {
-            sending.due = None;
+        if self.sending.contains_key(&effect) {
             self.send(effect);
         }
     }

@@ -11,7 +11,13 @@ use lifecycle::sled::{SledCommand, decide};
 use lifecycle::{Action, InstanceId, Rejected, RequestId, RunState, Timestamp};
 use ractor::ActorProcessingErr;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+/// Pause before a guest whose move came to nothing is asked to move again; doubled each time up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_mins(2);
 
 /// How a drain is getting on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +45,8 @@ pub(crate) struct Drain {
     left: BTreeSet<InstanceId>,
     moving: BTreeSet<InstanceId>,
     blocked: BTreeMap<InstanceId, String>,
+    /// How often each was asked in vain, and when it may be asked again.
+    tries: BTreeMap<InstanceId, (u32, Instant)>,
     /// The instance that was asked last: the others come first.
     last: Option<InstanceId>,
     is_asking: bool,
@@ -57,10 +65,12 @@ impl Drain {
     }
 
     /// Whom to ask: those under way, to see whether they are, and as many others as may move beside them.
-    fn next(&mut self, parallel: usize) -> Vec<InstanceId> {
+    fn next(&mut self, parallel: usize, now: Instant) -> Vec<InstanceId> {
         self.moving.retain(|id| self.left.contains(id));
         self.blocked.retain(|id, _| self.left.contains(id));
-        let waits = |id: &&InstanceId| !self.moving.contains(id);
+        self.tries.retain(|id, _| self.left.contains(id));
+        let is_due = |id: &InstanceId| self.tries.get(id).is_none_or(|(_, due)| *due <= now);
+        let waits = |id: &&InstanceId| !self.moving.contains(*id) && is_due(id);
         let after = self.left.iter().filter(|id| self.last.is_none_or(|last| **id > last)).filter(waits);
         let before = self.left.iter().filter(|id| self.last.is_some_and(|last| **id <= last)).filter(waits);
         let more = parallel.saturating_sub(self.moving.len());
@@ -68,7 +78,7 @@ impl Drain {
         if let Some(last) = chosen.last() {
             self.last = Some(*last);
         }
-        self.moving.iter().copied().chain(chosen).collect()
+        self.moving.iter().copied().filter(|id| is_due(id)).chain(chosen).collect()
     }
 }
 
@@ -92,8 +102,12 @@ impl Shell {
         }
         let (id, after) = (self.id, self.env.log.durable().get());
         let held = self.ledger.look(after, move |ledger| ledger.vmms_on(id).collect::<Vec<_>>()).await;
-        let left: BTreeSet<InstanceId> =
-            held.unwrap_or_default().into_iter().map(|(_, instance)| instance).collect();
+        // A ledger that does not answer has not said that nothing is left.
+        let Ok(held) = held else {
+            self.plan_drain();
+            return Ok(());
+        };
+        let left: BTreeSet<InstanceId> = held.into_iter().map(|(_, instance)| instance).collect();
         if left.is_empty() {
             return self.drained().await;
         }
@@ -102,9 +116,10 @@ impl Shell {
             return Ok(());
         };
         drain.left = left;
-        let chosen = drain.next(parallel);
+        let chosen = drain.next(parallel, Instant::now());
         drain.is_asking = true;
-        self.ask_to_move(chosen);
+        let since = drain.since;
+        self.ask_to_move(since, chosen);
         Ok(())
     }
 
@@ -123,7 +138,7 @@ impl Shell {
     }
 
     /// Asks in a task of its own: an answer may take as long as an append.
-    fn ask_to_move(&self, chosen: Vec<InstanceId>) {
+    fn ask_to_move(&self, since: Timestamp, chosen: Vec<InstanceId>) {
         let (instances, me, env) = (self.instances.clone(), self.me.clone(), self.env.clone());
         tokio::spawn(async move {
             let mut asked = Vec::with_capacity(chosen.len());
@@ -151,12 +166,14 @@ impl Shell {
                 asked.push(Asked { instance, result });
             }
             // The actor may have ended.
-            let _ = me.cast(SledMsg::DrainAsked(asked));
+            let _ = me.cast(SledMsg::DrainAsked { since, asked });
         });
     }
 
-    pub(super) fn on_drain_asked(&mut self, asked: Vec<Asked>) {
-        let Some(drain) = &mut self.drain else {
+    /// The answers of a drain that was called off meanwhile are not this one's.
+    pub(super) fn on_drain_asked(&mut self, since: Timestamp, asked: Vec<Asked>) {
+        let now = Instant::now();
+        let Some(drain) = self.drain.as_mut().filter(|drain| drain.since == since) else {
             return;
         };
         drain.is_asking = false;
@@ -168,6 +185,11 @@ impl Shell {
                 }
                 Err(_) => false,
             };
+            if result.is_ok() {
+                let (tries, due) = drain.tries.entry(instance).or_insert((0, now));
+                *due = now + FIRST_PAUSE.saturating_mul(1 << (*tries).min(16)).min(LONGEST_PAUSE);
+                *tries += 1;
+            }
             if is_moving {
                 drain.blocked.remove(&instance);
                 drain.moving.insert(instance);

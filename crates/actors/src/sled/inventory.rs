@@ -32,6 +32,10 @@ impl Shell {
         };
         let pause = self.env.jittered(period);
         self.watch = Some(Timer::new(self.me.send_after(pause, || SledMsg::Watch).abort_handle()));
+        if self.state.as_ref().is_some_and(|sled| sled.expunged.is_some()) {
+            // It is never contacted again; the period goes on, for what is placed on it at the last moment.
+            return;
+        }
         let Some(client) = self.client() else {
             if std::mem::replace(&mut self.is_missed, true) {
                 self.not_heard("its agent's address leads nowhere".to_owned());

@@ -56,7 +56,7 @@ pub(crate) enum SledMsg {
     /// Move guests away, if it drains.
     Drain,
     /// What became of asking instances to move away.
-    DrainAsked(Vec<Asked>),
+    DrainAsked { since: Timestamp, asked: Vec<Asked> },
     /// How is it doing?
     Look(oneshot::Sender<SledStatus>),
 }
@@ -160,7 +160,7 @@ impl Actor for SledActor {
                 return shell.on_command(&command, &context, reply).await;
             }
             SledMsg::Drain => return shell.on_drain().await,
-            SledMsg::DrainAsked(asked) => shell.on_drain_asked(asked),
+            SledMsg::DrainAsked { since, asked } => shell.on_drain_asked(since, asked),
             SledMsg::Heard => shell.heard(),
             SledMsg::NotHeard(why) => shell.not_heard(why),
             SledMsg::Look(reply) => {

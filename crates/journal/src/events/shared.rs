@@ -97,6 +97,7 @@ mirror! {
         CpuFamily = 4,
         Spread = 5,
         Room = 6,
+        OtherFabric = 7,
     }
 }
 

@@ -181,6 +181,7 @@ pub fn shortages() -> Vec<Shortage> {
             wanted: 4,
         }));
     }
+    shortages.push(Shortage::ThatSled { why: SledUnfit::OtherFabric });
     shortages
 }
 

@@ -6,8 +6,9 @@ use crate::event::InstanceEvent;
 use crate::ids::{InstanceId, SagaId};
 use crate::input::{Command, MigrateGrant, StartGrant};
 use crate::instance::{Instance, Intent, UnwindReason};
-use crate::migration::{CancelReason, MIGRATIONS_MAX, Outcome};
+use crate::migration::{CancelReason, Outcome};
 use crate::rejected::{Rejected, Shortage};
+use crate::restart::is_wanted;
 use crate::saga::{Origin, SagaKind, is_before_return};
 use crate::spec::{Address, InstanceSpec, SpecChange, validate_reason};
 use crate::visible::RunState;
@@ -98,7 +99,7 @@ fn act(state: &Instance, command: &Command, policy: &Policy) -> Result<Decision,
         }
         Command::Reboot { .. } if state.reboot.is_some() => Vec::new(),
         Command::Reboot { op } => vec![InstanceEvent::RebootRequested { op: *op }],
-        Command::Migrate { grant } => return migrate(state, grant.as_ref(), policy),
+        Command::Migrate { grant } => return Ok(migrate(state, grant.as_ref(), policy)),
         Command::Delete => vec![InstanceEvent::Deleted],
         _ => unreachable!("governed by rules of their own"),
     }))
@@ -117,23 +118,20 @@ fn change_of_mind(state: &Instance, command: &Command) -> Vec<InstanceEvent> {
     }
 }
 
-fn migrate(state: &Instance, grant: Option<&MigrateGrant>, policy: &Policy) -> Result<Decision, Rejected> {
-    if state.migrations.len() >= MIGRATIONS_MAX {
-        return Err(Rejected::Unsettled(state.migrations.len()));
-    }
+fn migrate(state: &Instance, grant: Option<&MigrateGrant>, policy: &Policy) -> Decision {
     let source = state.active_vmm().expect("what runs has an active VMM");
     let Some(grant) = grant else {
         let purpose = Purpose::Migrate { source: source.sled };
-        return Ok(Decision::AskForRoom(RoomWanted { size: source.size, purpose }));
+        return Decision::AskForRoom(RoomWanted { size: source.size, purpose });
     };
-    Ok(Decision::Events(vec![InstanceEvent::MigrateBegan {
+    Decision::Events(vec![InstanceEvent::MigrateBegan {
         saga: grant.saga,
         migration: grant.migration,
         vmm: grant.vmm,
         sled: grant.sled,
         size: source.size,
         deadline: policy.migrate_deadline,
-    }]))
+    }])
 }
 
 /// Too late, it changes nothing: the guest has moved, or only the target knows.
@@ -177,7 +175,8 @@ fn force_stop(state: &Instance, assert_dead: bool, reason: &str) -> Result<Vec<I
             }
         })
         .collect();
-    if !events.is_empty() {
+    // Without a VMM there is nothing to fail, but what was asked for must not be undone by a restart.
+    if !events.is_empty() || is_wanted(state) {
         let reason = reason.to_owned();
         events.insert(0, InstanceEvent::ForceStopRequested { assert_dead, reason });
     }

@@ -83,8 +83,9 @@ pub enum Purpose {
     },
 }
 
-/// Most events that may follow from one input. A longer chain is a loop in the rules.
-const FOLLOW_UPS_MAX: usize = 64;
+/// Most events that may follow from one input, besides two for each VMM: that it is gone, and that it is
+/// forgotten. A longer chain is a loop in the rules.
+const FOLLOW_UPS_MAX: usize = 32;
 
 /// Decides. `state` is the fold of the stream, none if it is empty.
 pub fn decide(state: Option<&Instance>, input: &Input, policy: &Policy) -> Result<Decision, Rejected> {
@@ -127,7 +128,8 @@ fn with_follow_ups(state: Option<&Instance>, mut events: Vec<InstanceEvent>) -> 
         let meta = next_meta(scratch.as_ref());
         evolve(&mut scratch, event, meta);
     }
-    for _ in 0..FOLLOW_UPS_MAX {
+    let follow_ups_max = FOLLOW_UPS_MAX + 2 * scratch.as_ref().map_or(0, |state| state.vmms.len());
+    for _ in 0..follow_ups_max {
         let Some(event) = scratch.as_ref().and_then(settle) else {
             return events;
         };

@@ -4,7 +4,7 @@ use super::{migration_mut, point_network, vmm_mut};
 use crate::event::{EventMeta, InstanceEvent};
 use crate::ids::{Generation, SagaId, SledId, VmmId};
 use crate::instance::{Instance, Intent, SagaProgress, Trouble, TroubleCause, UnwindReason};
-use crate::migration::{Migration, Side, SideState};
+use crate::migration::{MIGRATIONS_MAX, Migration, Side, SideState};
 use crate::saga::{Origin, SagaKind, Step};
 use crate::spec::Size;
 use crate::vmm::{Reservation, Vmm, VmmState};
@@ -89,6 +89,7 @@ pub(super) fn migrate_began(state: &mut Instance, event: &InstanceEvent, meta: E
         undecided_since: None,
         is_given_up: false,
     };
+    make_room_for_migration(state);
     let replaced = state.migrations.insert(*migration, began);
     assert!(replaced.is_none(), "a migration id is used once");
     state.target = Some(*vmm);
@@ -103,6 +104,17 @@ pub(super) fn migrate_began(state: &mut Instance, event: &InstanceEvent, meta: E
         step_started: meta.time,
         deadline: *deadline,
     });
+}
+
+/// Records are bounded: the oldest is forgotten for a new one, rather one whose target is gone.
+fn make_room_for_migration(state: &mut Instance) {
+    while state.migrations.len() >= MIGRATIONS_MAX {
+        let has_target = |migration: &Migration| state.vmms.contains_key(&migration.target.vmm);
+        let oldest =
+            state.migrations.values().min_by_key(|migration| (has_target(migration), migration.started));
+        let oldest = oldest.expect("there are many").id;
+        state.migrations.remove(&oldest);
+    }
 }
 
 /// A step's effect may leave as soon as the event that makes it current is durable.

@@ -32,7 +32,12 @@ impl Ledger {
     pub(super) fn remove_project(&mut self, id: ProjectId) {
         let project = self.projects.remove(&id).expect("only what exists is removed");
         self.project_names.remove(&project.name);
-        self.vnis.remove(&project.vni);
+        if project.addresses.is_empty() {
+            self.vnis.remove(&project.vni);
+        } else {
+            // A deleted instance may still have a VMM on its network.
+            self.retired.insert(id, (project.vni, project.addresses));
+        }
         self.charged.remove(&id);
     }
 
@@ -94,6 +99,12 @@ impl Ledger {
         };
         if let Some(project) = self.projects.get_mut(&entry.project) {
             project.addresses.remove(&entry.address);
+        } else if let Some((vni, addresses)) = self.retired.get_mut(&entry.project) {
+            addresses.remove(&entry.address);
+            if addresses.is_empty() {
+                self.vnis.remove(vni);
+                self.retired.remove(&entry.project);
+            }
         }
         for vmm in entry.reaped {
             self.vmms.remove(&vmm);
@@ -118,6 +129,7 @@ impl Ledger {
         let (sled, size) = (entry.sled, entry.size);
         let sled = self.sled_mut(sled);
         sled.held.remove(Room::of(size));
+        sled.is_shrunk &= !sled.room.holds(sled.held);
         sled.vmms.remove(&vmm);
     }
 

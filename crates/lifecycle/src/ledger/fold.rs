@@ -166,6 +166,7 @@ impl Ledger {
                     name: name.clone(),
                     room,
                     held: Room::default(),
+                    is_shrunk: false,
                     vmms: BTreeSet::new(),
                     cpu_family: cpu_family.clone(),
                     address: address.clone(),
@@ -175,6 +176,7 @@ impl Ledger {
                 });
                 entry.name.clone_from(name);
                 entry.room = room;
+                entry.is_shrunk = !room.holds(entry.held);
                 entry.cpu_family.clone_from(cpu_family);
                 entry.address.clone_from(address);
             }

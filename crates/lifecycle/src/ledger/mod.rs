@@ -13,7 +13,8 @@
 //! * a VMM's room is held from its grant until it is confirmed gone; released once, by the fold;
 //! * a grant ends by being journaled, by being dropped, or by proof that its stream does not hold it;
 //!   never by time;
-//! * an instance's name is free once it is deleted, its address once its VMMs are gone too.
+//! * an instance's name is free once it is deleted, its address once its VMMs are gone too; a project's network
+//!   once the last of its addresses is.
 
 mod entries;
 mod fold;
@@ -40,6 +41,8 @@ pub struct Ledger {
     projects: BTreeMap<ProjectId, ProjectEntry>,
     project_names: BTreeMap<String, ProjectId>,
     vnis: BTreeSet<u32>,
+    /// Networks of deleted projects on which a VMM may still be: their VNI, and the addresses that are held.
+    retired: BTreeMap<ProjectId, (u32, BTreeSet<u32>)>,
     instances: BTreeMap<InstanceId, InstanceEntry>,
     instance_names: BTreeMap<(ProjectId, String), InstanceId>,
     sleds: BTreeMap<SledId, SledEntry>,
@@ -133,6 +136,8 @@ struct SledEntry {
     name: String,
     room: Room,
     held: Room,
+    /// Whether it registered with less than is held on it: nothing new fits until enough has gone.
+    is_shrunk: bool,
     /// VMMs that may still be on it.
     vmms: BTreeSet<VmmId>,
     cpu_family: String,
@@ -162,6 +167,8 @@ pub struct SledLoad {
     pub room: Room,
     /// What is held, by fold and grants.
     pub held: Room,
+    /// Whether it registered with less than is held on it.
+    pub is_shrunk: bool,
     /// Whether new VMMs may be placed on it.
     pub is_provisionable: bool,
     /// Whether an operator took it out for good.
@@ -175,6 +182,10 @@ pub struct SledLoad {
 impl Room {
     fn of(size: Size) -> Self {
         Self { threads: u32::from(size.ncpus), memory: size.memory }
+    }
+
+    fn holds(self, held: Self) -> bool {
+        held.threads <= self.threads && held.memory <= self.memory
     }
 
     fn fits(self, size: Size) -> bool {
@@ -319,6 +330,7 @@ fn load(id: SledId, sled: &SledEntry) -> SledLoad {
         name: sled.name.clone(),
         room: sled.room,
         held: sled.held,
+        is_shrunk: sled.is_shrunk,
         is_provisionable: sled.is_provisionable && !sled.is_expunged,
         is_expunged: sled.is_expunged,
         cpu_family: sled.cpu_family.clone(),

@@ -125,6 +125,11 @@ impl Ledger {
         if matches!(ask.purpose, Purpose::Migrate { source } if *source == id) {
             return Some(SledUnfit::IsSource);
         }
+        if let Purpose::Migrate { source } = ask.purpose
+            && self.sleds.get(source).is_some_and(|source| is_remote(source) != is_remote(sled))
+        {
+            return Some(SledUnfit::OtherFabric);
+        }
         if self.family_wanted(ask.purpose).is_some_and(|family| family != sled.cpu_family) {
             return Some(SledUnfit::CpuFamily);
         }
@@ -150,7 +155,7 @@ impl Ledger {
         let reasons = || self.sleds.iter().filter_map(|(id, sled)| self.unfit(*id, sled, ask, near));
         match reasons().max() {
             None | Some(SledUnfit::Unknown | SledUnfit::NotProvisionable) => Shortage::NoSled,
-            Some(SledUnfit::IsSource) => Shortage::NoOtherSled,
+            Some(SledUnfit::IsSource | SledUnfit::OtherFabric) => Shortage::NoOtherSled,
             Some(SledUnfit::CpuFamily) => {
                 let wanted = self.family_wanted(ask.purpose).unwrap_or_default().to_owned();
                 Shortage::CpuFamily { wanted }
@@ -193,6 +198,11 @@ impl Ledger {
         }
         near
     }
+}
+
+/// Whether its agent listens on a network: one in this process goes by its name.
+fn is_remote(sled: &SledEntry) -> bool {
+    sled.address.contains(':')
 }
 
 /// How full a sled would be with one more, in millionths of the scarcer resource.
