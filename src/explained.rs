@@ -1,6 +1,6 @@
 //! An explanation for people: a sentence, then one line per fact under a word that says what kind it is.
 
-use crate::output::gib;
+use crate::output::{gib, text as text_at};
 use serde_json::Value;
 
 /// Writes it.
@@ -47,10 +47,6 @@ pub fn text(told: &Value) -> String {
         say("you can", command.as_str().unwrap_or_default().to_owned());
     }
     format!("{head}\n{}", text_of(&lines))
-}
-
-fn text_at(value: &Value, key: &str) -> String {
-    crate::output::text(value, key)
 }
 
 fn items(value: &Value, key: &str) -> Vec<Value> {

@@ -6,7 +6,8 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::explained;
 use crate::instance::{confirm, encode, find, settle, shown as instance_shown};
 use crate::operate_args::{
-    GroupVerb, Limit, MigrationVerb, OneSled, OperateVerb, QuotaVerb, SagaVerb, SledOperateVerb, TimerVerb,
+    GroupVerb, HistoryArgs, Limit, MigrationVerb, OneSled, OperateVerb, QuotaVerb, SagaVerb, SledOperateVerb,
+    TimerVerb,
 };
 use crate::output::{self, Column, Format, gib, text};
 use crate::watch;
@@ -233,14 +234,10 @@ pub async fn quota(verb: QuotaVerb) -> Outcome {
     let rows = [
         ("scope", text(&quota, "scope")),
         ("cpus", format!("{} of {cpus}", quota["used"]["cpus"])),
-        ("memory", format!("{} of {bytes}", memory_of(&quota["used"]))),
+        ("memory", format!("{} of {bytes}", memory(&quota["used"]))),
     ];
     output::line(output::one(args.output, &quota, &rows));
     Ok(())
-}
-
-fn memory_of(used: &Value) -> String {
-    memory(used)
 }
 
 const GROUP_COLUMNS: &[Column] = &[
@@ -379,7 +376,7 @@ async fn rows(client: &Client, path: &str, under_way: bool) -> Result<Vec<Value>
 /// Runs a verb of `migration`.
 pub async fn migration(verb: MigrationVerb) -> Outcome {
     match verb {
-        MigrationVerb::List { under_way, watch, client: args } => {
+        MigrationVerb::List(HistoryArgs { under_way, watch, client: args }) => {
             let client = Client::new(&args.server)?;
             watch::show(watch.watch, async || {
                 let items = rows(&client, "/ops/v1/migrations", under_way).await?;
@@ -418,7 +415,7 @@ pub async fn migration(verb: MigrationVerb) -> Outcome {
 /// Runs a verb of `saga`.
 pub async fn saga(verb: SagaVerb) -> Outcome {
     match verb {
-        SagaVerb::List { under_way, watch, client: args } => {
+        SagaVerb::List(HistoryArgs { under_way, watch, client: args }) => {
             let client = Client::new(&args.server)?;
             watch::show(watch.watch, async || {
                 let items = rows(&client, "/ops/v1/sagas", under_way).await?;

@@ -207,19 +207,23 @@ pub enum GroupVerb {
     },
 }
 
+/// Which of the things that begin and end to list.
+#[derive(Clone, Debug, Args)]
+pub struct HistoryArgs {
+    /// Only those under way.
+    #[arg(long)]
+    pub under_way: bool,
+    #[command(flatten)]
+    pub watch: WatchArgs,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
 /// Verbs of `migration`.
 #[derive(Debug, Subcommand)]
 pub enum MigrationVerb {
     /// List migrations, under way and over.
-    List {
-        /// Only those under way.
-        #[arg(long)]
-        under_way: bool,
-        #[command(flatten)]
-        watch: WatchArgs,
-        #[command(flatten)]
-        client: ClientArgs,
-    },
+    List(HistoryArgs),
     /// Show one migration: both sides, timing, outcome.
     Show {
         /// Its UUID.
@@ -233,15 +237,7 @@ pub enum MigrationVerb {
 #[derive(Debug, Subcommand)]
 pub enum SagaVerb {
     /// List sagas, under way and over.
-    List {
-        /// Only those under way.
-        #[arg(long)]
-        under_way: bool,
-        #[command(flatten)]
-        watch: WatchArgs,
-        #[command(flatten)]
-        client: ClientArgs,
-    },
+    List(HistoryArgs),
     /// Show one saga, step by step.
     Show {
         /// Its UUID.

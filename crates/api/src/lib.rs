@@ -33,7 +33,6 @@ mod router;
 mod selector;
 pub mod server;
 mod sled_intake;
-mod stall;
 pub mod state;
 mod trace_parent;
 mod v1;

@@ -7,13 +7,13 @@
 
 use crate::config::ApiConfig;
 use crate::router::{router, sled_router};
-use crate::stall::StallLimit;
 use crate::state::ApiState;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use sled_protocol::StallLimit;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;

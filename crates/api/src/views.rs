@@ -45,8 +45,6 @@ pub(crate) struct InstanceView {
     #[serde(skip_serializing_if = "Option::is_none")]
     time_last_auto_restarted: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    auto_restart_cooldown_expiration: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     boot_disk_id: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cpu_platform: Option<String>,
@@ -58,7 +56,6 @@ struct Times {
     modified: Timestamp,
     run_state_updated: Timestamp,
     last_auto_restarted: Option<Timestamp>,
-    cooldown_expiration: Option<Timestamp>,
 }
 
 impl InstanceView {
@@ -79,7 +76,6 @@ impl InstanceView {
             auto_restart_enabled,
             auto_restart_policy: spec.auto_restart,
             time_last_auto_restarted: times.last_auto_restarted.map(rfc3339),
-            auto_restart_cooldown_expiration: times.cooldown_expiration.map(rfc3339),
             boot_disk_id: spec.boot_disk,
             cpu_platform: spec.cpu_platform,
             enable_jumbo_frames: spec.jumbo_frames,
@@ -94,7 +90,6 @@ impl From<InstanceRow> for InstanceView {
             modified: row.time_modified,
             run_state_updated: row.time_run_state_updated,
             last_auto_restarted: row.time_last_auto_restarted,
-            cooldown_expiration: None,
         };
         Self::new(row.id, row.spec, row.run_state, &times)
     }
@@ -108,7 +103,6 @@ impl From<Instance> for InstanceView {
             modified: instance.time_modified,
             run_state_updated: instance.time_run_state_updated,
             last_auto_restarted: instance.restarts.last,
-            cooldown_expiration: None,
         };
         let run_state = instance.run_state();
         Self::new(instance.id, instance.spec, run_state, &times)

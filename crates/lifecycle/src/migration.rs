@@ -116,12 +116,6 @@ impl Migration {
         }
     }
 
-    /// Whether its guest has left this VMM for good.
-    pub fn has_left(&self, vmm: VmmId) -> bool {
-        self.source.vmm == vmm
-            && (self.source.state == SideState::Completed || self.target.state == SideState::Completed)
-    }
-
     /// The first rule that fits decides.
     pub fn outcome(&self, source: Option<&Vmm>, target: Option<&Vmm>) -> Outcome {
         let ended = |vmm: Option<&Vmm>| vmm.is_none_or(|vmm| vmm.state.is_destroyable());

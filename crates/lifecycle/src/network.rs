@@ -133,11 +133,6 @@ impl NetworkBook {
         self.mappings.iter().map(|(key, mapping)| (*key, *mapping))
     }
 
-    /// The mapping of a key, if there shall be one.
-    pub fn mapping(&self, key: Key) -> Option<Mapping> {
-        self.mappings.get(&key).copied()
-    }
-
     /// Every producer that shall be registered, by VMM.
     pub fn producers(&self) -> impl Iterator<Item = Production> + '_ {
         self.producers.values().copied()

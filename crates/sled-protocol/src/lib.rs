@@ -16,6 +16,7 @@ mod error;
 mod http;
 mod ids;
 mod network;
+mod stall;
 mod state;
 mod time;
 mod vmm;
@@ -27,6 +28,7 @@ pub use error::{ControlPlaneError, ErrorBody, Invalid, PushError, SledError};
 pub use http::{HttpControlPlaneClient, HttpSledClient, HttpTimeouts, HttpTransport};
 pub use ids::{BootId, Generation, InstanceId, LeaseEpoch, MigrationId, OpId, ProjectId, PropolisId, SledId};
 pub use network::{MacAddr, NatEntry, Producer, V2pMapping, Vni};
+pub use stall::StallLimit;
 pub use state::{MigrationRuntime, MigrationState, SledVmmState, VmmRuntime, VmmState};
 pub use time::Timestamp;
 pub use vmm::{

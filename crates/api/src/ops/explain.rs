@@ -9,7 +9,7 @@ use crate::state::App;
 use axum::Json;
 use axum::extract::State;
 use lifecycle::saga::SagaKind;
-use lifecycle::{SledId, Span, Timestamp};
+use lifecycle::{SledId, Span};
 use projections::{Among, Order, ReadModel, SagaOutcome};
 use replay::explain::{Contact, Doing, Explanation, Present, Unreachable, explain};
 use std::collections::BTreeMap;
@@ -20,16 +20,11 @@ const SAMPLE_MAX: usize = 1_000;
 
 /// What is known at present, gathered before the explanation is written.
 struct Known {
-    now: Timestamp,
     sleds: BTreeMap<SledId, (String, Contact)>,
     usual: BTreeMap<Doing, Span>,
 }
 
 impl Present for Known {
-    fn now(&self) -> Timestamp {
-        self.now
-    }
-
     fn sled_name(&self, sled: SledId) -> String {
         self.sleds.get(&sled).map_or_else(|| sled.to_string(), |(name, _)| name.clone())
     }
@@ -69,7 +64,7 @@ pub(super) async fn view(
         }
         usual(model)
     });
-    let present = Known { now: app.control.now(), sleds, usual };
+    let present = Known { sleds, usual };
     Ok(Json(explain(&state, &app.control.policy(), &present)))
 }
 

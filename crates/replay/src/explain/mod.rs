@@ -22,9 +22,6 @@ use serde::Serialize;
 
 /// What is known at present, besides the fold.
 pub trait Present {
-    /// Now.
-    fn now(&self) -> Timestamp;
-
     /// What people call a sled.
     fn sled_name(&self, sled: SledId) -> String;
 

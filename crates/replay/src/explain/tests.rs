@@ -13,10 +13,6 @@ use uuid::Uuid;
 struct Away;
 
 impl Present for Away {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_micros(1_000_000)
-    }
-
     fn sled_name(&self, sled: SledId) -> String {
         format!("sim-{}", sled.uuid().as_u128())
     }

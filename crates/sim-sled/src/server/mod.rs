@@ -16,7 +16,6 @@
 mod answer;
 mod query;
 mod routes;
-mod stall;
 
 use std::io;
 use std::pin::pin;
@@ -34,7 +33,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::embedded::EmbeddedSled;
 use routes::Agent;
-use stall::StallLimit;
+use sled_protocol::StallLimit;
 
 /// Pause after a failed accept: the usual cause is that there are no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

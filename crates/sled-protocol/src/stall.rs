@@ -1,15 +1,16 @@
-//! A connection that ends when its client stops taking what it asked for: hyper bounds reading, not writing.
+//! A connection that ends when its client stops taking what it asked for.
+//!
+//! Reading has its own bounds (head and body times); this bounds writing, for which hyper has none.
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
 /// A stream whose writes fail once none of them has made progress for `limit`.
-pub(super) struct StallLimit<S> {
+pub struct StallLimit<S> {
     stream: S,
     limit: Duration,
     /// Runs while a write is stuck.
@@ -17,21 +18,20 @@ pub(super) struct StallLimit<S> {
 }
 
 impl<S> StallLimit<S> {
-    pub(super) const fn new(stream: S, limit: Duration) -> Self {
+    /// Bounds the writes of a stream.
+    pub const fn new(stream: S, limit: Duration) -> Self {
         Self { stream, limit, stuck: None }
     }
 
-    fn bound<T>(&mut self, cx: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn watch<T>(&mut self, cx: &mut Context<'_>, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if progress.is_ready() {
             self.stuck = None;
             return progress;
         }
         let limit = self.limit;
         let stuck = self.stuck.get_or_insert_with(|| Box::pin(sleep(limit)));
-        if stuck.as_mut().poll(cx).is_pending() {
-            return Poll::Pending;
-        }
-        // A sleep that has ended must not be polled again; the stream would be as stuck as before.
+        ready!(stuck.as_mut().poll(cx));
+        // Were it polled again, it would be as stuck as before.
         stuck.as_mut().reset(Instant::now());
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not take the answer")))
     }
@@ -50,17 +50,30 @@ impl<S: AsyncRead + Unpin> AsyncRead for StallLimit<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for StallLimit<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let progress = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.bound(cx, progress)
+        self.watch(cx, progress)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let progress = Pin::new(&mut self.stream).poll_flush(cx);
-        self.bound(cx, progress)
+        self.watch(cx, progress)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let progress = Pin::new(&mut self.stream).poll_shutdown(cx);
-        self.bound(cx, progress)
+        self.watch(cx, progress)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let progress = Pin::new(&mut self.stream).poll_write_vectored(cx, buffers);
+        self.watch(cx, progress)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
     }
 }
 
@@ -70,7 +83,36 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_that_takes_nothing_is_given_up_and_a_slow_one_is_not() {
+    async fn a_client_that_takes_nothing_is_given_up() {
+        let (server, mut client) = duplex(16);
+        let mut server = StallLimit::new(server, Duration::from_secs(3));
+        let began = Instant::now();
+        let error = server.write_all(&[7; 64]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(began.elapsed(), Duration::from_secs(3));
+        let mut taken = [0; 16];
+        client.read_exact(&mut taken).await.unwrap();
+        assert_eq!(taken, [7; 16], "what fitted was written");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_client_that_goes_on_taking_is_served() {
+        let (server, mut client) = duplex(16);
+        let mut server = StallLimit::new(server, Duration::from_secs(3));
+        let slow = tokio::spawn(async move {
+            let mut taken = 0;
+            let mut piece = [0; 8];
+            while taken < 64 {
+                sleep(Duration::from_secs(2)).await;
+                taken += client.read(&mut piece).await.unwrap();
+            }
+        });
+        server.write_all(&[7; 64]).await.unwrap();
+        slow.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_client_that_stops_taking_is_given_up_too() {
         let (stream, mut client) = duplex(16);
         let mut server = StallLimit::new(stream, Duration::from_secs(3));
         let slow = tokio::spawn(async move {
