@@ -1,5 +1,6 @@
 //! The command line: noun, then verb (`docs/cli.md`). Raw arguments only; each command checks its own.
 
+use crate::access::TokenVerb;
 use crate::config_verbs::ConfigVerb;
 use crate::feed::EventsArgs;
 pub use crate::log_args::{LogVerb, ReplayArgs};
@@ -95,6 +96,11 @@ pub enum Command {
         #[command(subcommand)]
         verb: ConfigVerb,
     },
+    /// Bearer tokens of people and their tools, in a file on this host: create, list, revoke.
+    Token {
+        #[command(subcommand)]
+        verb: TokenVerb,
+    },
     /// Print a completion script for a shell.
     #[command(after_help = "Example: musher completions bash > /etc/bash_completion.d/musher")]
     Completions {
@@ -121,6 +127,9 @@ pub struct ServeArgs {
     /// Address for sleds [default: 127.0.0.1:12221].
     #[arg(long, value_name = "ADDR")]
     pub sled_listen: Option<SocketAddr>,
+    /// Token file: from here on every request needs a token [default: none, on 127.0.0.1 only].
+    #[arg(long, value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
     /// Configuration file [default: ./config/local.toml or /etc/musher/config.toml, if there].
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
@@ -158,6 +167,9 @@ pub struct ServerArgs {
     /// Bearer token.
     #[arg(long, env = "MUSHER_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+    /// File with a bearer token; wins over the token of the environment.
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 /// Where the daemon is, and how to show what it says.

@@ -50,6 +50,9 @@ impl From<ClientError> for Failure {
                     StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => {
                         failure.hint("it is recorded and will be sent until the sled confirms; look with `musher instance show`")
                     }
+                    StatusCode::UNAUTHORIZED => failure.hint(
+                        "give a token with --token-file FILE or MUSHER_TOKEN; `musher token create` on the daemon's host makes one",
+                    ),
                     StatusCode::SERVICE_UNAVAILABLE => failure.hint("try again in a moment"),
                     StatusCode::INSUFFICIENT_STORAGE => {
                         failure.hint("see `musher sled list` for what is free; stop something or add a sled")
@@ -69,7 +72,10 @@ impl Client {
         let from_env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let server = &args.server;
         let server = if server.contains("://") { server.clone() } else { format!("http://{server}") };
-        let token = args.token.clone().or_else(|| from_env("OXIDE_TOKEN"));
+        let token = match &args.token_file {
+            Some(file) => Some(token_in(file)?),
+            None => args.token.clone().filter(|it| !it.is_empty()).or_else(|| from_env("OXIDE_TOKEN")),
+        };
         let http = reqwest::Client::builder().timeout(ANSWER_MAX).build().map_err(|error| {
             Failure::new(Exit::Refused, format!("the HTTP client does not start: {error}"))
         })?;
@@ -213,6 +219,18 @@ impl Client {
             ClientError::Unreachable(format!("{} does not answer like a musher daemon: {error}", self.server))
         })
     }
+}
+
+/// The token that a file holds.
+fn token_in(file: &Path) -> Result<String, Failure> {
+    let failed = |why: String| {
+        Failure::new(Exit::Usage, format!("token file {}: {why}", file.display()))
+            .hint("it holds one token, as `musher token create` prints it")
+    };
+    let text = std::fs::read_to_string(file).map_err(|error| failed(error.to_string()))?;
+    let token = text.trim();
+    let is_one = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+    if is_one { Ok(token.to_owned()) } else { Err(failed("it does not hold one token".to_owned())) }
 }
 
 /// What an answer that is not a success says.

@@ -21,6 +21,8 @@ const FILES: [&str; 2] = ["./config/local.toml", "/etc/musher/config.toml"];
 pub struct Config {
     /// Where things are and listen.
     pub server: Server,
+    /// Who may come in.
+    pub auth: Auth,
     /// The log.
     pub log: Log,
     /// The instances' shells.
@@ -45,6 +47,21 @@ pub struct Server {
     pub listen: SocketAddr,
     /// Sleds' address.
     pub sled_listen: SocketAddr,
+}
+
+/// Who may come in.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Auth {
+    /// File of tokens; empty for none.
+    pub token_file: PathBuf,
+}
+
+impl Auth {
+    /// The token file, if there shall be one.
+    pub fn file(&self) -> Option<&Path> {
+        Some(self.token_file.as_path()).filter(|file| !file.as_os_str().is_empty())
+    }
 }
 
 /// The log.
@@ -177,6 +194,8 @@ pub struct Overrides {
     pub listen: Option<SocketAddr>,
     /// `server.sled_listen`.
     pub sled_listen: Option<SocketAddr>,
+    /// `auth.token_file`.
+    pub tokens: Option<PathBuf>,
     /// `embedded_sleds.count = 0`.
     pub no_embedded_sleds: bool,
 }
@@ -280,6 +299,9 @@ impl Config {
         }
         if let Some(listen) = overrides.sled_listen {
             figment = figment.merge(Serialized::default("server.sled_listen", listen.to_string()));
+        }
+        if let Some(tokens) = &overrides.tokens {
+            figment = figment.merge(Serialized::default("auth.token_file", tokens));
         }
         if overrides.no_embedded_sleds {
             figment = figment.merge(Serialized::default("embedded_sleds.count", 0));

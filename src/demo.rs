@@ -148,7 +148,7 @@ impl Daemon {
         };
         // What it says from here on is not part of the story, but must not block it.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let client = Client::new(&ServerArgs { server: url.clone(), token: None })?;
+        let client = Client::new(&ServerArgs { server: url.clone(), token: None, token_file: None })?;
         Ok(Self { child, client, url, ready_ms, said })
     }
 

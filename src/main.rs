@@ -5,6 +5,7 @@
     reason = "items of a binary are documented where they say something the name does not"
 )]
 
+mod access;
 mod chaos_verbs;
 mod cli;
 mod client;
@@ -84,6 +85,7 @@ async fn perform(command: Command) -> Outcome {
         Command::Events(args) => feed::run(&args).await,
         Command::Trace(args) => looking::trace(&args).await,
         Command::Whatis(args) => looking::whatis(&args).await,
+        Command::Token { verb } => access::run(&verb),
         Command::Config { verb } => config_verbs::run(&verb),
         Command::Completions { shell } => {
             let mut script = Vec::new();

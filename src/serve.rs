@@ -4,6 +4,7 @@
 //! requests, appends finish, caches are brought up to date, the log is closed. `kill -9` at any point is
 //! equally safe, only slower.
 
+use crate::access::Gate;
 use crate::cli::ServeArgs;
 use crate::config::{Config, LogFormat, Logging, Overrides};
 use crate::embedded::{Switchboard, derived_id, embedded_sleds};
@@ -46,15 +47,19 @@ pub async fn run(args: &ServeArgs) -> Outcome {
         data: args.data.clone(),
         listen: args.listen,
         sled_listen: args.sled_listen,
+        tokens: args.tokens.clone(),
         no_embedded_sleds: args.no_embedded_sleds,
     };
     let config = Config::load(args.config.as_deref(), &overrides)
         .map_err(|error| Failure { exit: Exit::Usage, ..Failure::from(error) })?;
     start_logging(&config.logging)?;
+    let gate = Gate::open(&config)?;
     // An address that is taken is found out before anything is opened; who connects meanwhile waits.
     let listeners = (listen(config.server.listen).await?, listen(config.server.sled_listen).await?);
     // Before anything runs: a signal that comes early must still end it cleanly.
     let mut signals = Signals::listen()?;
+    // Where there is nothing to read again, a terminal that hangs up ends it as ever.
+    let reload = if gate.has_file() { Some(hangups()?) } else { None };
     let started = tokio::select! {
         biased;
         // Nothing has been acknowledged: ending here is what kill -9 is.
@@ -62,7 +67,7 @@ pub async fn run(args: &ServeArgs) -> Outcome {
         started = Daemon::start(&config, args.accept_loss) => started,
     };
     let (daemon, report) = started?;
-    let ended = daemon.serve(&config, listeners, signals, &report).await;
+    let ended = daemon.serve(&config, listeners, (signals, reload), &gate, &report).await;
     daemon.stop().await;
     ended
 }
@@ -103,6 +108,11 @@ impl Signals {
             _ = self.terminate.recv() => {}
         }
     }
+}
+
+/// From here on SIGHUP does not kill the process.
+fn hangups() -> Result<Signal, Failure> {
+    signal(SignalKind::hangup()).map_err(|error| Failure::new(Exit::Refused, format!("no signals: {error}")))
 }
 
 /// Everything that runs.
@@ -196,7 +206,8 @@ impl Daemon {
         &self,
         config: &Config,
         (clients, sleds): (TcpListener, TcpListener),
-        signals: Signals,
+        (signals, reload): (Signals, Option<Signal>),
+        gate: &Gate,
         report: &Report,
     ) -> Outcome {
         let addresses = (local(&clients)?, local(&sleds)?);
@@ -206,6 +217,7 @@ impl Daemon {
             ready: Arc::clone(&self.ready),
             build: BUILD.to_owned(),
             keeper: Some(Arc::clone(&self.keeper)),
+            access: gate.access(),
         };
         let (stop, stopping) = watch::channel(false);
         let until = |mut stopping: watch::Receiver<bool>| async move {
@@ -218,7 +230,7 @@ impl Daemon {
         let for_sleds = tokio::spawn(api::serve_sleds(sleds, state, limits, until(stopping)));
         self.ready.enter(Phase::Ready);
         greet(config, addresses, report);
-        let ended = self.until_the_end(signals).await;
+        let ended = self.until_the_end(signals, reload, gate).await;
         self.ready.enter(match &ended {
             Ok(()) => Phase::ShuttingDown,
             Err(failure) => Phase::Failed(failure.what.clone()),
@@ -234,15 +246,22 @@ impl Daemon {
         ended
     }
 
-    async fn until_the_end(&self, mut signals: Signals) -> Outcome {
-        tokio::select! {
-            biased;
-            why = self.fatal.raised() => {
-                tracing::error!(why, "the daemon must end");
-                Err(Failure::new(Exit::Refused, format!("the daemon ended: {why}"))
-                    .hint("nothing acknowledged is lost; start it again once the cause is mended"))
+    async fn until_the_end(&self, mut signals: Signals, mut reload: Option<Signal>, gate: &Gate) -> Outcome {
+        let mut hangup = async || match &mut reload {
+            Some(hangups) => drop(hangups.recv().await),
+            None => std::future::pending().await,
+        };
+        loop {
+            tokio::select! {
+                biased;
+                why = self.fatal.raised() => {
+                    tracing::error!(why, "the daemon must end");
+                    return Err(Failure::new(Exit::Refused, format!("the daemon ended: {why}"))
+                        .hint("nothing acknowledged is lost; start it again once the cause is mended"));
+                }
+                () = signals.any() => return Ok(()),
+                () = hangup() => gate.reload(),
             }
-            () = signals.any() => Ok(()),
         }
     }
 

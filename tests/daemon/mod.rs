@@ -126,6 +126,10 @@ impl Daemon {
         panic!("{id} is {} after 20 s, not {wanted}", self.state(id).await);
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL.
     pub fn kill(mut self) {
         self.child.kill().unwrap();

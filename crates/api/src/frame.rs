@@ -5,6 +5,7 @@
 //! * the frame answers within `request_time` and survives a handler that panics;
 //! * a request id from outside is taken only if it is a UUID, because it is journaled as one.
 
+use crate::auth::Identity;
 use crate::error::ApiError;
 use crate::fresh;
 use crate::keyed::{Key, is_keyed};
@@ -31,9 +32,6 @@ pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// Who asks until there are tokens: everybody is this user (`docs/external-api.md`, users).
-pub(crate) const USER_NAME: &str = "operator";
-
 /// On whose behalf a command is given; an extractor for handlers that give one.
 #[derive(Clone)]
 pub(crate) struct Caller(pub(crate) RequestContext);
@@ -52,25 +50,35 @@ const CARRIES_THE_LOG: &str = "/ops/v1/log/";
 /// Runs one request.
 pub(crate) async fn frame(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
     let began = Instant::now();
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let admitted = admit(&app, &request, route.as_ref().map(MatchedPath::as_str));
     // A repeat has the request id of the first: it is the same request.
-    let key =
-        if request.method() == Method::POST { Key::read(request.headers(), USER_NAME) } else { Ok(None) };
-    let id = match &key {
-        Ok(Some(key)) => key.request_id(),
-        Ok(None) | Err(_) => taken_id(&request).unwrap_or_else(|| app.control.mint_request().uuid()),
+    let id = match &admitted {
+        Ok((_, Some(key))) => key.request_id(),
+        Ok((_, None)) | Err(_) => taken_id(&request).unwrap_or_else(|| app.control.mint_request().uuid()),
     };
     let trace =
         request.headers().get(TRACE_PARENT).and_then(|value| trace_parent::parse(value.to_str().ok()?));
-    let actor = journal::Actor::User(USER_NAME.to_owned());
-    request.extensions_mut().insert(Caller(RequestContext { actor, request: RequestId::new(id), trace }));
-    let method = request.method().clone();
-    let route = request.extensions().get::<MatchedPath>().cloned();
-
     let is_long = request.uri().path().starts_with(CARRIES_THE_LOG);
     let patience = if is_long { app.config.carry_time } else { app.config.request_time };
     let work = async {
-        if let Some(key) = key? {
-            request.extensions_mut().insert(key);
+        let (identity, key) = match admitted {
+            Ok(admitted) => admitted,
+            Err(refused) => {
+                let (parts, body) = request.into_parts();
+                // A client that is still writing would not get to read the refusal.
+                let _ = timeout(app.config.body_time, read_body(&app, &parts, body)).await;
+                return Err(refused);
+            }
+        };
+        let actor = journal::Actor::User(identity.name.clone());
+        let caller = Caller(RequestContext { actor, request: RequestId::new(id), trace });
+        let extensions = request.extensions_mut();
+        extensions.insert(caller);
+        extensions.insert(identity);
+        if let Some(key) = key {
+            extensions.insert(key);
         }
         bounded(&app, request, next).await
     };
@@ -91,6 +99,14 @@ pub(crate) async fn frame(State(app): State<Arc<App>>, mut request: Request, nex
     app.traffic.note(&method, route.as_ref().map(MatchedPath::as_str), answer.status(), began.elapsed());
     log_access(&method, route.as_ref(), &answer, began, id);
     answer
+}
+
+/// Who asks, if they may, and the key that makes repeats one request.
+fn admit(app: &App, request: &Request, route: Option<&str>) -> Result<(Identity, Option<Key>), ApiError> {
+    let identity = app.access.admit(request.headers(), request.method(), route)?;
+    let has_key = *request.method() == Method::POST;
+    let key = if has_key { Key::read(request.headers(), &identity.name)? } else { None };
+    Ok((identity, key))
 }
 
 /// What went wrong on our side; what a client did wrong is its own to know.

@@ -11,11 +11,13 @@
 //! * nothing from outside is unbounded: sizes, counts and times are in [`ApiConfig`];
 //! * nothing here appends: the log is only ever read, through the control plane's handle.
 //!
-//! Reading order: [`server`] (connections), `router` (what is where), `frame` (around every request),
+//! Reading order: [`server`] (connections), `router` (what is where), `frame` (around every request), [`auth`]
+//! (who may do what),
 //! `selector`, `page`, `body`, `query` (how requests are read), `fresh` (how reads keep up), `keyed` and
 //! `watcher` (requests that are sent again), `refusal` and `error` (how it goes wrong), `views` (bodies), then
 //! one file per noun in `v1` and `ops`.
 
+pub mod auth;
 mod body;
 pub mod config;
 mod error;
@@ -39,6 +41,7 @@ mod v1;
 mod views;
 mod watcher;
 
+pub use auth::Access;
 pub use config::ApiConfig;
 pub use openapi::openapi_json;
 pub use router::{router, sled_router};

@@ -1,5 +1,6 @@
 //! What the handlers hold: the control plane, the read model, and whether the daemon is ready.
 
+use crate::auth::Access;
 use crate::config::ApiConfig;
 use crate::keyed::Doors;
 use crate::metrics::Traffic;
@@ -26,6 +27,8 @@ pub struct ApiState {
     pub build: String,
     /// Who keeps the log's files; none if there are none.
     pub keeper: Option<Arc<dyn LogKeeper>>,
+    /// Who may come in where clients are listened to.
+    pub access: Access,
 }
 
 /// Why the log was not carried away.
@@ -107,6 +110,7 @@ pub(crate) struct App {
     pub(crate) ready: Arc<Readiness>,
     pub(crate) build: String,
     pub(crate) keeper: Option<Arc<dyn LogKeeper>>,
+    pub(crate) access: Access,
     pub(crate) config: ApiConfig,
     /// One permit per request being worked on.
     pub(crate) permits: Semaphore,
@@ -129,11 +133,11 @@ impl App {
 
     /// What the listener for sleds serves from.
     pub(crate) fn for_sleds(state: ApiState, config: ApiConfig) -> Arc<Self> {
-        Self::new(state, config, None)
+        Self::new(ApiState { access: Access::Anybody, ..state }, config, None)
     }
 
     fn new(state: ApiState, config: ApiConfig, watcher: Option<Watcher>) -> Arc<Self> {
-        let ApiState { control, projections, ready, build, keeper } = state;
+        let ApiState { control, projections, ready, build, keeper, access } = state;
         let permits = Semaphore::new(config.requests_max);
         let feeds = Arc::new(Semaphore::new(config.feeds_max));
         let (doors, traffic) = (Doors::default(), Traffic::default());
@@ -143,6 +147,7 @@ impl App {
             ready,
             build,
             keeper,
+            access,
             config,
             permits,
             feeds,

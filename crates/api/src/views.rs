@@ -3,7 +3,7 @@
 //! Invariant: times are RFC 3339 in UTC ending in `Z`; memory is in bytes; a state is one of the visible
 //! states and never a VMM's.
 
-use crate::frame::USER_NAME;
+use crate::auth::{Identity, Role};
 use lifecycle::project::Project;
 use lifecycle::{
     AutoRestartPolicy, Instance, InstanceId, InstanceSpec, ProjectId, RunState, SledId, Timestamp,
@@ -138,7 +138,7 @@ impl From<Project> for ProjectView {
 #[schema(as = CurrentUser)]
 pub(crate) struct CurrentUserView {
     id: Uuid,
-    display_name: &'static str,
+    display_name: String,
     silo_id: Uuid,
     silo_name: &'static str,
     fleet_viewer: bool,
@@ -148,15 +148,16 @@ pub(crate) struct CurrentUserView {
 }
 
 impl CurrentUserView {
-    /// The one user, who is as old as the log.
-    pub(crate) fn new(since: Timestamp) -> Self {
+    /// Who asks; all are as old as the log.
+    pub(crate) fn new(who: &Identity, since: Timestamp) -> Self {
+        let id = if who.is_anybody() { USER_ID } else { Uuid::new_v5(&USER_ID, who.name.as_bytes()) };
         Self {
-            id: USER_ID,
-            display_name: USER_NAME,
+            id,
+            display_name: who.name.clone(),
             silo_id: SILO_ID,
             silo_name: SILO_NAME,
             fleet_viewer: true,
-            silo_admin: true,
+            silo_admin: who.role >= Role::Admin,
             time_created: rfc3339(since),
             time_modified: rfc3339(since),
         }

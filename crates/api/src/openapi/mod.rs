@@ -7,6 +7,8 @@ mod bodies;
 mod operations;
 mod schemas;
 
+use crate::auth::needed;
+use axum::http::Method;
 use operations::{Answer, OPERATIONS, Operation, QUERY, Sent};
 use serde_json::{Map, Value, json};
 
@@ -34,7 +36,13 @@ fn document() -> Value {
             "license": {"name": "Apache-2.0 OR MIT", "identifier": "Apache-2.0 OR MIT"},
         },
         "paths": paths,
-        "components": {"schemas": schemas::all()},
+        "components": {
+            "schemas": schemas::all(),
+            "securitySchemes": {"bearer": {
+                "type": "http", "scheme": "bearer",
+                "description": "A token that `musher token create` made. Not needed where the daemon has no token file.",
+            }},
+        },
     })
 }
 
@@ -69,6 +77,12 @@ fn describe(operation: &Operation) -> Value {
         "parameters": parameters,
         "responses": responses(operation),
     });
+    let method = operation.method.to_uppercase();
+    let method = Method::from_bytes(method.as_bytes()).expect("methods are HTTP's");
+    described["security"] = match needed(&method, Some(operation.path)) {
+        Some(role) => json!([{"bearer": [role.as_str()]}]),
+        None => json!([]),
+    };
     let (body, is_required) = match operation.body {
         Sent::Nothing => return described,
         Sent::Json(body) => (body, true),

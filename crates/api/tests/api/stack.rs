@@ -1,7 +1,7 @@
 //! The whole stack in one process, and a client that checks of every answer what must hold of every answer.
 
 use actors::{Clock, ControlPlane, Env, Fatal, IdSource, Limits, SledConnector};
-use api::{ApiConfig, ApiState, Phase, Readiness, router, sled_router};
+use api::{Access, ApiConfig, ApiState, Phase, Readiness, router, sled_router};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
@@ -120,6 +120,7 @@ impl Stack {
             ready: Arc::clone(&ready),
             build: "test".to_owned(),
             keeper: None,
+            access: Access::Anybody,
         };
         let mut stack = Self {
             log,
