@@ -9,6 +9,7 @@ use crate::operate_args::{
     GroupVerb, MigrationVerb, OperateVerb, QuotaVerb, SagaVerb, SledOperateVerb, TimerVerb,
 };
 use crate::output::{Color, Format};
+use crate::serial::SerialArgs;
 use crate::values::{parse_memory, parse_seeds, parse_span};
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
@@ -33,7 +34,8 @@ pub enum Command {
     Serve(ServeArgs),
     /// A narrated minute: instances come up, the daemon is killed -9 in the middle, and nothing is lost.
     Demo(DemoArgs),
-    /// Instances: create, list, show, start, stop, reboot, delete, history, explain, migrate, force-stop, update.
+    /// Instances: create, list, show, start, stop, reboot, delete, serial, history, explain, migrate,
+    /// force-stop, update.
     Instance {
         #[command(subcommand)]
         verb: InstanceCommand,
@@ -196,6 +198,17 @@ pub struct WatchArgs {
     pub watch: bool,
 }
 
+/// How a command is meant.
+#[derive(Clone, Debug, Default, Args)]
+pub struct HowArgs {
+    /// Decide only: show which events would be recorded, and record none.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Why; it is kept in the history.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+}
+
 /// Whether to wait for the effect.
 #[derive(Clone, Debug, Args)]
 pub struct WaitArgs {
@@ -245,6 +258,8 @@ pub enum InstanceVerb {
         #[command(flatten)]
         wait: WaitArgs,
         #[command(flatten)]
+        how: HowArgs,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// List the project's instances.
@@ -270,6 +285,8 @@ pub enum InstanceVerb {
         one: One,
         #[command(flatten)]
         wait: WaitArgs,
+        #[command(flatten)]
+        how: HowArgs,
     },
     /// Stop an instance.
     #[command(after_help = "Example: musher instance stop web-1 --wait")]
@@ -278,6 +295,8 @@ pub enum InstanceVerb {
         one: One,
         #[command(flatten)]
         wait: WaitArgs,
+        #[command(flatten)]
+        how: HowArgs,
     },
     /// Reboot the guest.
     #[command(after_help = "Example: musher instance reboot web-1 --wait")]
@@ -286,6 +305,8 @@ pub enum InstanceVerb {
         one: One,
         #[command(flatten)]
         wait: WaitArgs,
+        #[command(flatten)]
+        how: HowArgs,
     },
     /// Delete a stopped instance for good. Its history stays.
     #[command(after_help = "Example: musher instance delete web-1 --yes")]
@@ -295,7 +316,14 @@ pub enum InstanceVerb {
         /// Do not ask.
         #[arg(long)]
         yes: bool,
+        #[command(flatten)]
+        how: HowArgs,
     },
+    /// What its guest has written to its serial console.
+    #[command(
+        after_help = "Examples:\n  musher instance serial web-1\n  musher instance serial web-1 --tail 500 -f"
+    )]
+    Serial(SerialArgs),
     /// Everything that ever happened to it.
     #[command(after_help = "Example: musher instance history web-1 -o wide")]
     History {
@@ -330,6 +358,8 @@ pub enum ProjectVerb {
         #[arg(long, default_value = "")]
         description: String,
         #[command(flatten)]
+        how: HowArgs,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// List projects.
@@ -355,6 +385,8 @@ pub enum ProjectVerb {
         /// Do not ask.
         #[arg(long)]
         yes: bool,
+        #[command(flatten)]
+        how: HowArgs,
         #[command(flatten)]
         client: ClientArgs,
     },

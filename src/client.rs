@@ -1,7 +1,8 @@
 //! The daemon's HTTP interface, from the command line's side.
 
-use crate::cli::ServerArgs;
+use crate::cli::{HowArgs, ServerArgs};
 use crate::exit::{Exit, Failure};
+use crate::output::{self, Column, Format, text};
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use std::io::Write as _;
@@ -19,6 +20,8 @@ pub struct Client {
     http: reqwest::Client,
     server: String,
     token: Option<String>,
+    how: HowArgs,
+    format: Format,
 }
 
 /// An answer that is not a success.
@@ -39,6 +42,8 @@ pub enum ClientError {
     Refused(Refused),
     /// No answer.
     Unreachable(String),
+    /// It was a dry run; the plan has been shown, and there is nothing to go on with.
+    Planned,
 }
 
 impl From<ClientError> for Failure {
@@ -60,6 +65,7 @@ impl From<ClientError> for Failure {
                     _ => failure,
                 }
             }
+            ClientError::Planned => Self::new(Exit::Done, "it was a dry run"),
             ClientError::Unreachable(what) => Self::new(Exit::Unreachable, what)
                 .hint("start it with `musher serve`, or name it with --server or MUSHER_SERVER"),
         }
@@ -79,7 +85,14 @@ impl Client {
         let http = reqwest::Client::builder().timeout(ANSWER_MAX).build().map_err(|error| {
             Failure::new(Exit::Refused, format!("the HTTP client does not start: {error}"))
         })?;
-        Ok(Self { http, server: server.trim_end_matches('/').to_owned(), token })
+        let server = server.trim_end_matches('/').to_owned();
+        Ok(Self { http, server, token, how: HowArgs::default(), format: Format::default() })
+    }
+
+    /// The same for commands that are meant so; what would come of a dry run is shown in this format.
+    #[must_use]
+    pub fn meant(self, how: &HowArgs, format: Format) -> Self {
+        Self { how: how.clone(), format, ..self }
     }
 
     /// GET.
@@ -199,8 +212,14 @@ impl Client {
         query: &[(&str, &str)],
         body: Option<Value>,
     ) -> Result<Value, ClientError> {
+        let is_command = method != Method::GET;
         let mut request =
             self.http.request(method, format!("{}{path}", self.server)).query(query).timeout(patience);
+        if is_command {
+            let reason = self.how.reason.iter().map(|reason| ("reason", reason.as_str()));
+            let dry_run = self.how.dry_run.then_some(("dry_run", "true"));
+            request = request.query(&reason.chain(dry_run).collect::<Vec<_>>());
+        }
         if let Some(token) = &self.token {
             request = request.bearer_auth(token);
         }
@@ -215,9 +234,33 @@ impl Client {
         if text.is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_str(&text).map_err(|error| {
+        let answer: Value = serde_json::from_str(&text).map_err(|error| {
             ClientError::Unreachable(format!("{} does not answer like a musher daemon: {error}", self.server))
-        })
+        })?;
+        if is_command && self.how.dry_run {
+            show_plan(&answer, self.format);
+            return Err(ClientError::Planned);
+        }
+        Ok(answer)
+    }
+}
+
+/// What a dry run would have recorded.
+fn show_plan(plan: &Value, format: Format) {
+    if let Some(document) = output::document(format, plan) {
+        output::line(document);
+        return;
+    }
+    let events = plan["events"].as_array().cloned().unwrap_or_default();
+    output::line(match events.len() {
+        0 => "a dry run: nothing would change".to_owned(),
+        1 => "a dry run: this event would be recorded".to_owned(),
+        many => format!("a dry run: these {many} events would be recorded, together"),
+    });
+    let columns =
+        [Column::new("event", |it| text(it, "event")), Column::new("data", |it| it["data"].to_string())];
+    if !events.is_empty() {
+        output::line(output::list(format, false, &events, &columns));
     }
 }
 

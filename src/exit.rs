@@ -6,6 +6,8 @@ use std::process::ExitCode;
 /// Why a command did not do what was asked. The number is its exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
+    /// Done: what was asked for was a plan, and it has been shown.
+    Done = 0,
     /// Refused, or something was found.
     Refused = 1,
     /// The command line makes no sense.

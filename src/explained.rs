@@ -34,6 +34,9 @@ pub fn text(told: &Value) -> String {
     for wait in items(told, "waits") {
         say("waiting", waiting(&wait));
     }
+    if let Some(asked) = asked(&told["asked_by"]) {
+        say("asked by", asked);
+    }
     for hold in items(told, "holds") {
         let memory = gib(hold["memory"].as_u64().unwrap_or(0));
         let (sled, what) = (text_at(&hold, "sled_name"), text_at(&hold, "what"));
@@ -72,6 +75,17 @@ fn owner(owner: &Value) -> Option<String> {
     }
 }
 
+fn asked(by: &Value) -> Option<String> {
+    let actor = by["actor"].as_str()?;
+    let reason = by["reason"].as_str().map(|reason| format!(", because \"{reason}\"")).unwrap_or_default();
+    let (event, time) = (text_at(by, "event"), text_at(by, "time"));
+    Some(format!(
+        "{actor}: {event} #{} at {time}{reason} (request {})",
+        by["version"],
+        text_at(by, "request_id")
+    ))
+}
+
 fn waiting(wait: &Value) -> String {
     let contact = &wait["contact"];
     let heard = match (contact["unreachable"].as_object(), contact["last_heard"].as_str()) {
@@ -108,12 +122,15 @@ mod tests {
             "holds": [{"sled_name": "sim-0", "threads": 2, "memory": 2_147_483_648_u64, "what": "active"}],
             "next": [{"when": "not decided by then", "then": "both are told", "at": "T9"}],
             "can": ["musher instance stop web-2"],
+            "asked_by": {"actor": "user ada", "event": "MigrateBegan", "version": 7, "time": "T0",
+                         "reason": "firmware", "request_id": "b38e"},
         });
         let expected = "web-2 is migrating, since T0 (usual 2.5 s)
   because   its guest moves from sim-0 to sim-2
             it was called off
   owner     the migration
   waiting   for sled sim-2 to give up (VMM 4f1d); last heard from at T1
+  asked by  user ada: MigrateBegan #7 at T0, because \"firmware\" (request b38e)
   holds     2 vCPU + 2 GiB on sim-0 (active)
   next      T9: not decided by then -> both are told
   you can   musher instance stop web-2";

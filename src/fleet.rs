@@ -31,8 +31,8 @@ const SLED_COLUMNS: &[Column] = &[
 /// Runs a verb of `project`.
 pub async fn project(verb: ProjectVerb) -> Outcome {
     match verb {
-        ProjectVerb::Create { name, description, client: args } => {
-            let client = Client::new(&args.server)?;
+        ProjectVerb::Create { name, description, how, client: args } => {
+            let client = Client::new(&args.server)?.meant(&how, args.output);
             let body = json!({ "name": name, "description": description });
             output::line(shown(&client.post("/v1/projects", &[], Some(body)).await?, &args));
             Ok(())
@@ -50,9 +50,9 @@ pub async fn project(verb: ProjectVerb) -> Outcome {
             let path = format!("/v1/projects/{}", encode(&name));
             watch::show(watch.watch, async || Ok(shown(&client.get(&path, &[]).await?, &args))).await
         }
-        ProjectVerb::Delete { name, yes, client: args } => {
-            let client = Client::new(&args.server)?;
-            confirm(&format!("delete project {name}?"), yes)?;
+        ProjectVerb::Delete { name, yes, how, client: args } => {
+            let client = Client::new(&args.server)?.meant(&how, args.output);
+            confirm(&format!("delete project {name}?"), yes || how.dry_run)?;
             client.delete(&format!("/v1/projects/{}", encode(&name)), &[]).await?;
             if matches!(args.output, Format::Table | Format::Wide) {
                 output::line(format!("deleted {name}"));

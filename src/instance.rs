@@ -1,9 +1,10 @@
 //! `musher instance …`: the client side of instances.
 
-use crate::cli::{ClientArgs, InstanceVerb, One, WaitArgs};
+use crate::cli::{ClientArgs, HowArgs, InstanceVerb, One, WaitArgs};
 use crate::client::{Client, ClientError};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{self, Column, Format, gib, text};
+use crate::serial;
 use crate::watch;
 use serde_json::{Value, json};
 use std::io::{BufRead as _, IsTerminal as _};
@@ -27,9 +28,10 @@ pub async fn run(verb: InstanceVerb) -> Outcome {
             auto_restart_policy,
             no_start,
             wait,
+            how,
             client: args,
         } => {
-            let client = Client::new(&args.server)?;
+            let client = Client::new(&args.server)?.meant(&how, args.output);
             let body = json!({
                 "name": name,
                 "description": description,
@@ -51,18 +53,20 @@ pub async fn run(verb: InstanceVerb) -> Outcome {
             let path = format!("/v1/instances/{id}");
             watch::show(watch.watch, async || Ok(shown(&client.get(&path, &[]).await?, &one.client))).await
         }
-        InstanceVerb::Start { one, wait } => act(&one, "start", &wait, "running").await,
-        InstanceVerb::Stop { one, wait } => act(&one, "stop", &wait, "stopped").await,
-        InstanceVerb::Reboot { one, wait } => reboot(&one, &wait).await,
-        InstanceVerb::Delete { one, yes } => {
+        InstanceVerb::Start { one, wait, how } => act(&one, "start", (&wait, &how), "running").await,
+        InstanceVerb::Stop { one, wait, how } => act(&one, "stop", (&wait, &how), "stopped").await,
+        InstanceVerb::Reboot { one, wait, how } => reboot(&one, &wait, &how).await,
+        InstanceVerb::Delete { one, yes, how } => {
             let (client, id) = find(&one).await?;
-            confirm(&format!("delete instance {} for good?", one.instance), yes)?;
+            confirm(&format!("delete instance {} for good?", one.instance), yes || how.dry_run)?;
+            let client = client.meant(&how, one.client.output);
             client.delete(&format!("/v1/instances/{id}"), &[]).await?;
             if matches!(one.client.output, Format::Table | Format::Wide) {
                 output::line(format!("deleted {} ({id})", one.instance));
             }
             Ok(())
         }
+        InstanceVerb::Serial(args) => serial::run(&args).await,
         InstanceVerb::History { one, after, limit } => {
             let found = find(&one).await;
             let (client, id) = found.map_err(|failure| match failure.hint {
@@ -78,16 +82,18 @@ pub async fn run(verb: InstanceVerb) -> Outcome {
     }
 }
 
-async fn act(one: &One, action: &str, wait: &WaitArgs, goal: &str) -> Outcome {
+async fn act(one: &One, action: &str, (wait, how): (&WaitArgs, &HowArgs), goal: &str) -> Outcome {
     let (client, id) = find(one).await?;
+    let client = client.meant(how, one.client.output);
     let answer = client.post(&format!("/v1/instances/{id}/{action}"), &[], None).await?;
     show(&settle(&client, answer, wait, goal).await?, &one.client);
     Ok(())
 }
 
 /// A reboot ends where it began: it is done when the state has changed since, and is running again.
-async fn reboot(one: &One, wait: &WaitArgs) -> Outcome {
+async fn reboot(one: &One, wait: &WaitArgs, how: &HowArgs) -> Outcome {
     let (client, id) = find(one).await?;
+    let client = client.meant(how, one.client.output);
     let path = format!("/v1/instances/{id}");
     let before = text(&client.get(&path, &[]).await?, "time_run_state_updated");
     let mut answer = client.post(&format!("{path}/reboot"), &[], None).await?;
@@ -217,13 +223,10 @@ pub async fn settle(client: &Client, instance: Value, wait: &WaitArgs, goal: &st
 
 /// Why the instance is not running, if the daemon knows.
 async fn trouble(client: &Client, id: &str) -> String {
-    let Ok(state) = client.get(&format!("/ops/v1/instances/{id}"), &[]).await else {
+    let Ok(told) = client.get(&format!("/ops/v1/instances/{id}/explain"), &[]).await else {
         return String::new();
     };
-    match state["state"]["last_trouble"]["cause"].as_object().and_then(|cause| cause.iter().next()) {
-        None => String::new(),
-        Some((kind, detail)) => format!(": {} {detail}", kind.replace('_', " ")),
-    }
+    told["because"][0].as_str().map(|why| format!(": {why}")).unwrap_or_default()
 }
 
 fn show(instance: &Value, args: &ClientArgs) {
@@ -257,7 +260,13 @@ fn show_history(history: &Value, args: &ClientArgs) {
         Column::new("event", |entry| text(entry, "event")),
         Column::new("by", |entry| text(entry, "actor")),
         Column::wide("request", |entry| text(entry, "request_id")),
-        Column::new("what", |entry| text(entry, "summary")),
+        Column::new("what", |entry| match entry["reason"].as_str() {
+            // The reason of an append stands with its first event.
+            Some(reason) if entry["append"] == entry["version"] => {
+                format!("{} (reason: {reason})", text(entry, "summary"))
+            }
+            _ => text(entry, "summary"),
+        }),
     ];
     if args.output == Format::Name {
         output::table(&[], entries.iter().map(|entry| vec![text(entry, "event")]));

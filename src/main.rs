@@ -26,6 +26,7 @@ mod operate;
 mod operate_args;
 mod output;
 mod real;
+mod serial;
 mod serve;
 mod sled_run;
 mod sse;
@@ -58,7 +59,9 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("{failure}");
+            if failure.exit != exit::Exit::Done {
+                eprintln!("{failure}");
+            }
             failure.exit.into()
         }
     }

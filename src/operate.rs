@@ -1,6 +1,6 @@
 //! What operators do, and look at: migrations, forced stops, sleds, quotas, groups, sagas, timers.
 
-use crate::cli::ClientArgs;
+use crate::cli::{ClientArgs, HowArgs};
 use crate::client::Client;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::explained;
@@ -31,8 +31,9 @@ pub async fn instance(verb: OperateVerb) -> Outcome {
             })
             .await
         }
-        OperateVerb::Migrate { one, to, cancel, wait } => {
+        OperateVerb::Migrate { one, to, cancel, wait, how } => {
             let (client, id) = find(&one).await?;
+            let client = client.meant(&how, one.client.output);
             let path = format!("/ops/v1/instances/{id}/migrate");
             let began = if cancel {
                 client.post(&format!("{path}/cancel"), &[], None).await?;
@@ -52,17 +53,20 @@ pub async fn instance(verb: OperateVerb) -> Outcome {
             output::line(instance_shown(&now, &one.client));
             Ok(())
         }
-        OperateVerb::ForceStop { one, reason, assert_dead, yes } => {
+        OperateVerb::ForceStop { one, reason, assert_dead, yes, dry_run } => {
             let (client, id) = find(&one).await?;
-            confirm(&format!("declare the VMMs of {} failed, whatever they do?", one.instance), yes)?;
+            let question = format!("declare the VMMs of {} failed, whatever they do?", one.instance);
+            confirm(&question, yes || dry_run)?;
+            let client = client.meant(&HowArgs { dry_run, reason: None }, one.client.output);
             let body = json!({ "reason": reason, "assert_dead": assert_dead });
             client.post(&format!("/ops/v1/instances/{id}/force-stop"), &[], Some(body)).await?;
             let now = client.get(&format!("/v1/instances/{id}"), &[]).await?;
             output::line(instance_shown(&now, &one.client));
             Ok(())
         }
-        OperateVerb::Update { one, ncpus, memory, auto_restart_policy, cpu_platform } => {
+        OperateVerb::Update { one, ncpus, memory, auto_restart_policy, cpu_platform, how } => {
             let (client, id) = find(&one).await?;
+            let client = client.meant(&how, one.client.output);
             let path = format!("/v1/instances/{id}");
             let now = client.get(&path, &[]).await?;
             let word = |given: Option<String>, none: &str, now: &Value| match given {
@@ -134,7 +138,8 @@ pub async fn sled(verb: SledOperateVerb) -> Outcome {
             Ok(())
         }
         SledOperateVerb::Expunge { one, yes } => {
-            confirm(&format!("declare {} and everything on it gone for good?", one.sled), yes)?;
+            let question = format!("declare {} and everything on it gone for good?", one.sled);
+            confirm(&question, yes || one.how.dry_run)?;
             sled_verb(&one, "expunge").await
         }
     }
@@ -148,9 +153,11 @@ async fn sled_verb(one: &OneSled, verb: &str) -> Outcome {
 
 /// Asks something of a sled; answers it afterwards.
 async fn ask_sled(one: &OneSled, verb: &str) -> Result<(Client, Value), Failure> {
-    let client = Client::new(&one.client.server)?;
+    // The reason of a sled's verb is part of its event, and so of its body.
+    let how = HowArgs { dry_run: one.how.dry_run, reason: None };
+    let client = Client::new(&one.client.server)?.meant(&how, one.client.output);
     let id = text(&find_sled(&client, &one.sled).await?, "id");
-    let body = one.reason.as_ref().map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
+    let body = one.how.reason.as_ref().map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
     let after = client.post(&format!("/ops/v1/sleds/{id}/{verb}"), &[], Some(body)).await?;
     Ok((client, after))
 }
@@ -217,12 +224,13 @@ pub async fn quota(verb: QuotaVerb) -> Outcome {
             (scope.clone(), client.clone())
         }
     };
-    let client = Client::new(&args.server)?;
+    let mut client = Client::new(&args.server)?;
     let path = format!("/ops/v1/quotas/{}", encode(&scope));
     let project = [("project", args.project.as_str())];
     let query: &[(&str, &str)] = if scope == "project" { &project } else { &[] };
     let mut quota = client.get(&path, query).await?;
-    if let QuotaVerb::Set { cpus, memory, .. } = verb {
+    if let QuotaVerb::Set { cpus, memory, how, .. } = verb {
+        client = client.meant(&how, args.output);
         let limit = |given: Option<Limit>, key: &str| {
             given.map_or_else(|| quota[key].clone(), |Limit(limit)| json!(limit))
         };
@@ -258,8 +266,8 @@ pub async fn group(verb: GroupVerb) -> Outcome {
             let answer = client.get(PATH, &[("project", &args.project)]).await?;
             list(&answer, &args, GROUP_COLUMNS);
         }
-        GroupVerb::Create { name, policy, description, client: args } => {
-            let client = Client::new(&args.server)?;
+        GroupVerb::Create { name, policy, description, how, client: args } => {
+            let client = Client::new(&args.server)?.meant(&how, args.output);
             let body = json!({ "name": name, "policy": policy, "description": description });
             let created = client.post(PATH, &[("project", &args.project)], Some(body)).await?;
             output::line(group_shown(&created, &args));
@@ -269,21 +277,21 @@ pub async fn group(verb: GroupVerb) -> Outcome {
             let path = format!("{PATH}/{}", encode(&group));
             output::line(group_shown(&client.get(&path, &[("project", &args.project)]).await?, &args));
         }
-        GroupVerb::Add { group, instance, client: args } => {
-            let client = Client::new(&args.server)?;
+        GroupVerb::Add { group, instance, how, client: args } => {
+            let client = Client::new(&args.server)?.meant(&how, args.output);
             let path = format!("{PATH}/{}/members/{}", encode(&group), encode(&instance));
             client.post(&path, &[("project", &args.project)], None).await?;
             said(&args, format!("{instance} is in {group}"));
         }
-        GroupVerb::Remove { group, instance, client: args } => {
-            let client = Client::new(&args.server)?;
+        GroupVerb::Remove { group, instance, how, client: args } => {
+            let client = Client::new(&args.server)?.meant(&how, args.output);
             let path = format!("{PATH}/{}/members/{}", encode(&group), encode(&instance));
             client.delete(&path, &[("project", &args.project)]).await?;
             said(&args, format!("{instance} is not in {group}"));
         }
-        GroupVerb::Delete { group, yes, client: args } => {
-            let client = Client::new(&args.server)?;
-            confirm(&format!("delete group {group}?"), yes)?;
+        GroupVerb::Delete { group, yes, how, client: args } => {
+            let client = Client::new(&args.server)?.meant(&how, args.output);
+            confirm(&format!("delete group {group}?"), yes || how.dry_run)?;
             client.delete(&format!("{PATH}/{}", encode(&group)), &[("project", &args.project)]).await?;
             said(&args, format!("deleted {group}"));
         }
@@ -443,8 +451,8 @@ pub async fn saga(verb: SagaVerb) -> Outcome {
             output::table(if args.no_headers { &[] } else { &["#", "state", "does", "since"] }, lines);
             Ok(())
         }
-        SagaVerb::Cancel { id, client: args } => {
-            let client = Client::new(&args.server)?;
+        SagaVerb::Cancel { id, how, client: args } => {
+            let client = Client::new(&args.server)?.meant(&how, args.output);
             client.post(&format!("/ops/v1/sagas/{}/cancel", encode(&id)), &[], None).await?;
             said(&args, format!("cancelled {id}"));
             Ok(())

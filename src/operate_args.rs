@@ -1,6 +1,6 @@
 //! Arguments of what operators do: beyond one instance's start and stop.
 
-use crate::cli::{ClientArgs, One, WaitArgs, WatchArgs};
+use crate::cli::{ClientArgs, HowArgs, One, WaitArgs, WatchArgs};
 use crate::values::{parse_limit, parse_memory, parse_memory_limit};
 use clap::{Args, Subcommand};
 
@@ -30,6 +30,8 @@ pub enum OperateVerb {
         cancel: bool,
         #[command(flatten)]
         wait: WaitArgs,
+        #[command(flatten)]
+        how: HowArgs,
     },
     /// Declare its VMMs failed, whatever they do.
     #[command(after_help = "Example: musher instance force-stop web-1 --reason \"hung for an hour\" --yes")]
@@ -45,6 +47,9 @@ pub enum OperateVerb {
         /// Do not ask.
         #[arg(long)]
         yes: bool,
+        /// Decide only: show which events would be recorded, and record none.
+        #[arg(long)]
+        dry_run: bool,
     },
     /// Change its size, restart policy or platform; what is not given stays.
     #[command(after_help = "Example: musher instance update web-1 --ncpus 4 --auto-restart-policy never")]
@@ -63,6 +68,8 @@ pub enum OperateVerb {
         /// CPU family that its sleds must have, or none; only without a VMM.
         #[arg(long, value_name = "FAMILY")]
         cpu_platform: Option<String>,
+        #[command(flatten)]
+        how: HowArgs,
     },
 }
 
@@ -71,9 +78,8 @@ pub enum OperateVerb {
 pub struct OneSled {
     /// Name or UUID.
     pub sled: String,
-    /// Why; it is kept in the history.
-    #[arg(long, value_name = "TEXT")]
-    pub reason: Option<String>,
+    #[command(flatten)]
+    pub how: HowArgs,
     #[command(flatten)]
     pub client: ClientArgs,
 }
@@ -140,6 +146,8 @@ pub enum QuotaVerb {
         #[arg(long, value_parser = parse_memory_limit)]
         memory: Option<Limit>,
         #[command(flatten)]
+        how: HowArgs,
+        #[command(flatten)]
         client: ClientArgs,
     },
 }
@@ -168,6 +176,8 @@ pub enum GroupVerb {
         #[arg(long, default_value = "")]
         description: String,
         #[command(flatten)]
+        how: HowArgs,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// Show one group.
@@ -184,6 +194,8 @@ pub enum GroupVerb {
         /// The instance: name or UUID.
         instance: String,
         #[command(flatten)]
+        how: HowArgs,
+        #[command(flatten)]
         client: ClientArgs,
     },
     /// Let an instance go.
@@ -192,6 +204,8 @@ pub enum GroupVerb {
         group: String,
         /// The instance: name or UUID.
         instance: String,
+        #[command(flatten)]
+        how: HowArgs,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -202,6 +216,8 @@ pub enum GroupVerb {
         /// Do not ask.
         #[arg(long)]
         yes: bool,
+        #[command(flatten)]
+        how: HowArgs,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -249,6 +265,8 @@ pub enum SagaVerb {
     Cancel {
         /// Its UUID.
         id: String,
+        #[command(flatten)]
+        how: HowArgs,
         #[command(flatten)]
         client: ClientArgs,
     },

@@ -373,8 +373,7 @@ async fn first_project(control: &ControlPlane, store: StoreId) -> Outcome {
     }
     let ask =
         ProjectAsk::Create { name: FIRST_PROJECT.to_owned(), description: "made with the store".to_owned() };
-    let context =
-        RequestContext { actor: journal::Actor::Daemon, request: control.mint_request(), trace: None };
+    let context = RequestContext::of(journal::Actor::Daemon, control.mint_request());
     match control.ask_project(Some(id), ask, context).await {
         Ok(_) => Ok(()),
         // Without space there will be no project until there is; reads go on.

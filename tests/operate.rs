@@ -239,3 +239,34 @@ fn what_is_refused_says_why_and_what_to_do() {
         assert!(output.stdout.is_empty(), "errors go to stderr: {args:?}");
     }
 }
+
+#[test]
+fn a_dry_run_shows_the_plan_and_a_reason_is_kept() {
+    let (_dir, data) = scratch();
+    let daemon = Daemon::start(&data);
+    assert_eq!(daemon.cli(&["instance", "create", "web-1", "--wait"]).status.code(), Some(0));
+    let plans: [(&[&str], &str); 5] = [
+        (&["instance", "stop", "web-1", "--dry-run", "--wait"], "StopRequested"),
+        (&["instance", "create", "web-2", "--dry-run"], "Created"),
+        (&["sled", "cordon", "sim-0", "--dry-run"], "ProvisionableChanged"),
+        (&["project", "create", "p", "--dry-run", "-o", "json"], "\"dry_run\": true"),
+        (&["quota", "set", "fleet", "--cpus", "64", "--dry-run"], "QuotaSet"),
+    ];
+    for (args, says) in plans {
+        let output = daemon.cli(args);
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", stderr(&output));
+        assert!(stdout(&output).contains(says), "{args:?}: {}", stdout(&output));
+        assert!(stderr(&output).is_empty(), "{args:?}: {}", stderr(&output));
+    }
+    let refused = daemon.cli(&["instance", "delete", "web-1", "--dry-run"]);
+    assert_eq!(refused.status.code(), Some(1), "{}", stdout(&refused));
+    assert!(stdout(&daemon.cli(&["instance", "list"])).contains("running"));
+    let stopped = daemon.cli(&["instance", "stop", "web-1", "--reason", "end of sale", "--wait"]);
+    assert_eq!(stopped.status.code(), Some(0), "{}", stderr(&stopped));
+    let history = stdout(&daemon.cli(&["instance", "history", "web-1"]));
+    assert!(history.contains("(reason: end of sale)"), "{history}");
+    let told = stdout(&daemon.cli(&["instance", "explain", "web-1"]));
+    assert!(told.contains("because \"end of sale\""), "{told}");
+    let nothing = daemon.cli(&["instance", "stop", "web-1", "--dry-run"]);
+    assert!(stdout(&nothing).contains("nothing would change"), "{}{}", stdout(&nothing), stderr(&nothing));
+}

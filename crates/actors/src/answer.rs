@@ -1,7 +1,7 @@
 //! What a command is answered, and on whose behalf it was given.
 
 use eventlog::{TraceContext, Unavailable};
-use journal::{Actor, Context};
+use journal::{Actor, Context, Event};
 use lifecycle::{Instance, Rejected, RequestId};
 
 /// Who asks, as far as the log wants to know.
@@ -13,12 +13,27 @@ pub struct RequestContext {
     pub request: RequestId,
     /// Its trace, if it came with one.
     pub trace: Option<TraceContext>,
+    /// Why, in the words of who asks.
+    pub reason: Option<String>,
+    /// Whether to decide only: what would be appended is the answer ([`CommandError::Rehearsed`]).
+    pub is_rehearsal: bool,
 }
 
 impl RequestContext {
+    /// A request for real, without a trace and without a reason.
+    pub const fn of(actor: Actor, request: RequestId) -> Self {
+        Self { actor, request, trace: None, reason: None, is_rehearsal: false }
+    }
+
     /// What the log is told of an append that this request asked for.
     pub(crate) fn recorded(&self) -> Context {
-        Context { request: Some(self.request), trace: self.trace, ..Context::of(self.actor.clone()) }
+        Context {
+            request: Some(self.request),
+            trace: self.trace,
+            reason: self.reason.clone(),
+            is_rehearsal: self.is_rehearsal,
+            ..Context::of(self.actor.clone())
+        }
     }
 }
 
@@ -37,6 +52,9 @@ pub enum CommandError {
     /// Refused; nothing was written.
     #[error(transparent)]
     Rejected(#[from] Rejected),
+    /// It was to be decided only: these events would be appended, and were not.
+    #[error("it was rehearsed: {} events would be appended", .0.len())]
+    Rehearsed(Vec<Event>),
     /// It cannot be taken at present; nothing was written. Try again later.
     #[error("{0}")]
     Unavailable(String),
@@ -65,6 +83,8 @@ pub enum SledFailure {
     Transport,
     /// It answered with a failure of its own.
     Server,
+    /// It takes no requests for the moment.
+    Busy,
 }
 
 impl From<Unavailable> for CommandError {

@@ -2,6 +2,7 @@
 
 use crate::answer::{CommandError, RequestContext};
 use crate::control::ControlPlane;
+use crate::convert;
 use crate::sled::SledStatus;
 use crate::timers::{Census, TimerName, TimerStatus};
 use crate::writer::{AppendError, Writer};
@@ -9,7 +10,8 @@ use journal::{Event, StreamName};
 use lifecycle::event::SystemEvent;
 use lifecycle::ledger::SledLoad;
 use lifecycle::sled::{Sled, SledCommand};
-use lifecycle::{Policy, ProjectId, Quota, QuotaScope, Rejected, SledId, Totals};
+use lifecycle::{Policy, ProjectId, Quota, QuotaScope, Rejected, SledId, Totals, VmmId};
+use sled_protocol::{SerialData, SerialRange, SledError};
 use std::sync::Arc;
 
 /// A limit and what is charged against it.
@@ -92,6 +94,7 @@ impl ControlPlane {
         let set = Event::from(SystemEvent::QuotaSet { scope, quota });
         match writer.append(&[set], &context.recorded()).await {
             Ok(_) => Ok(writer.position()),
+            Err(AppendError::Rehearsed(events)) => Err(CommandError::Rehearsed(events)),
             Err(error @ AppendError::Unknown(_)) => Err(CommandError::Unknown(error.to_string())),
             Err(error) => Err(CommandError::Unavailable(error.to_string())),
         }
@@ -109,6 +112,16 @@ impl ControlPlane {
     pub async fn sled_status(&self, sled: SledId) -> Option<SledStatus> {
         let is_known = self.inner.ledger.look(0, move |ledger| ledger.has_sled(sled)).await;
         if is_known == Ok(true) { self.inner.sleds.status(sled).await } else { None }
+    }
+
+    /// What a VMM on a sled has written, as far as the sled keeps it.
+    pub async fn serial(
+        &self,
+        sled: SledId,
+        vmm: VmmId,
+        range: SerialRange,
+    ) -> Result<SerialData, SledError> {
+        self.inner.sleds.serial(sled, convert::propolis(vmm), range).await
     }
 
     /// Limits that decisions use.

@@ -147,6 +147,10 @@ impl Shell {
                 }
                 Ok((state.expect("an event leaves a project"), writer.position()))
             }
+            Err(AppendError::Rehearsed(events)) => {
+                self.ledger.drop_project(id);
+                Err(CommandError::Rehearsed(events))
+            }
             Err(AppendError::Refused(reason)) => {
                 self.ledger.drop_project(id);
                 Err(reason.into())

@@ -12,7 +12,7 @@ use crate::supervisor::{RestartPolicy, Roster};
 use lifecycle::sled::{Registration, Sled, SledCommand};
 use lifecycle::{BootId, LeaseEpoch, SledId};
 use ractor::{ActorCell, ActorRef, ActorRuntime, SpawnErr};
-use sled_protocol::{ControlPlaneError, SledLease};
+use sled_protocol::{ControlPlaneError, PropolisId, SerialData, SerialRange, SledError, SledLease};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -91,6 +91,19 @@ impl Sleds {
             .send(sled, SledMsg::Command { command, context, reply })
             .map_err(|error| CommandError::Unavailable(error.to_string()))?;
         answer.await.unwrap_or_else(|_| Err(CommandError::Unknown("the sled's actor restarts".to_owned())))
+    }
+
+    /// What a VMM on a sled has written.
+    pub(crate) async fn serial(
+        &self,
+        sled: SledId,
+        vmm: PropolisId,
+        range: SerialRange,
+    ) -> Result<SerialData, SledError> {
+        let (reply, answer) = oneshot::channel();
+        let gone = || SledError::Transport("its actor restarts".to_owned());
+        self.roster.send(sled, SledMsg::Serial { vmm, range, reply }).map_err(|_| gone())?;
+        answer.await.unwrap_or_else(|_| Err(gone()))
     }
 
     /// Starts watching a sled that the log knows.

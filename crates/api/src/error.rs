@@ -4,9 +4,11 @@
 //! * every answer that is not a success has the body `{error_code?, message, request_id}`;
 //! * a 500 says "Internal Server Error" and nothing else; its detail goes to the log with the request id.
 
+use crate::manner::DryRunView;
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use journal::Event;
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -25,6 +27,8 @@ pub(crate) struct ApiError {
     pub(crate) message: String,
     /// For the log only.
     pub(crate) detail: Option<String>,
+    /// What would be recorded, if it was a rehearsal: the one answer here that is a success.
+    pub(crate) rehearsed: Option<Vec<Event>>,
 }
 
 /// What every answer says that is not a success.
@@ -39,7 +43,7 @@ pub(crate) struct Body<'a> {
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code: Some(code), message: message.into(), detail: None }
+        Self { status, code: Some(code), message: message.into(), detail: None, rehearsed: None }
     }
 
     /// The request cannot be understood.
@@ -70,15 +74,28 @@ impl ApiError {
         error
     }
 
+    /// It was to be decided only: these events would be recorded.
+    pub(crate) fn rehearsed(events: Vec<Event>) -> Self {
+        Self { code: None, rehearsed: Some(events), ..Self::new(StatusCode::OK, "", "it was a rehearsal") }
+    }
+
+    /// The answer to a rehearsal: what would be recorded; nothing, if a handler went through without deciding
+    /// anything. Refusals stay what they are.
+    pub(crate) fn answer_to_rehearsal(mut response: Response) -> Response {
+        if !response.status().is_success() {
+            return response;
+        }
+        let events = response.extensions_mut().remove::<Self>().and_then(|it| it.rehearsed);
+        Json(DryRunView::new(&events.unwrap_or_default())).into_response()
+    }
+
     /// What the framework refused before a handler saw it.
     fn of_status(status: StatusCode) -> Self {
         match status {
             StatusCode::METHOD_NOT_ALLOWED => {
-                Self { status, code: None, message: "Method Not Allowed".to_owned(), detail: None }
+                Self { code: None, ..Self::new(status, "", "Method Not Allowed") }
             }
-            StatusCode::NOT_FOUND => {
-                Self { status, code: None, message: "Not Found".to_owned(), detail: None }
-            }
+            StatusCode::NOT_FOUND => Self { code: None, ..Self::new(status, "", "Not Found") },
             _ if status.is_client_error() => {
                 Self::invalid_request("the request's path or headers are malformed")
             }

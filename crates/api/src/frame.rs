@@ -9,6 +9,7 @@ use crate::auth::Identity;
 use crate::error::ApiError;
 use crate::fresh;
 use crate::keyed::{Key, is_keyed};
+use crate::manner::Manner;
 use crate::state::App;
 use crate::trace_parent;
 use actors::RequestContext;
@@ -55,15 +56,17 @@ pub(crate) async fn frame(State(app): State<Arc<App>>, mut request: Request, nex
     let admitted = admit(&app, &request, route.as_ref().map(MatchedPath::as_str));
     // A repeat has the request id of the first: it is the same request.
     let id = match &admitted {
-        Ok((_, Some(key))) => key.request_id(),
-        Ok((_, None)) | Err(_) => taken_id(&request).unwrap_or_else(|| app.control.mint_request().uuid()),
+        Ok(Admitted { key: Some(key), .. }) => key.request_id(),
+        Ok(Admitted { key: None, .. }) | Err(_) => {
+            taken_id(&request).unwrap_or_else(|| app.control.mint_request().uuid())
+        }
     };
     let trace =
         request.headers().get(TRACE_PARENT).and_then(|value| trace_parent::parse(value.to_str().ok()?));
     let is_long = request.uri().path().starts_with(CARRIES_THE_LOG);
     let patience = if is_long { app.config.carry_time } else { app.config.request_time };
     let work = async {
-        let (identity, key) = match admitted {
+        let Admitted { identity, key, manner } = match admitted {
             Ok(admitted) => admitted,
             Err(refused) => {
                 let (parts, body) = request.into_parts();
@@ -73,14 +76,16 @@ pub(crate) async fn frame(State(app): State<Arc<App>>, mut request: Request, nex
             }
         };
         let actor = journal::Actor::User(identity.name.clone());
-        let caller = Caller(RequestContext { actor, request: RequestId::new(id), trace });
+        let Manner { is_rehearsal, reason } = manner;
+        let context = RequestContext { actor, request: RequestId::new(id), trace, reason, is_rehearsal };
         let extensions = request.extensions_mut();
-        extensions.insert(caller);
+        extensions.insert(Caller(context));
         extensions.insert(identity);
         if let Some(key) = key {
             extensions.insert(key);
         }
-        bounded(&app, request, next).await
+        let answer = bounded(&app, request, next).await?;
+        Ok(if is_rehearsal { ApiError::answer_to_rehearsal(answer) } else { answer })
     };
     let mut answer = match timeout(patience, work).await {
         Ok(Ok(answer)) => answer,
@@ -101,12 +106,21 @@ pub(crate) async fn frame(State(app): State<Arc<App>>, mut request: Request, nex
     answer
 }
 
-/// Who asks, if they may, and the key that makes repeats one request.
-fn admit(app: &App, request: &Request, route: Option<&str>) -> Result<(Identity, Option<Key>), ApiError> {
-    let identity = app.access.admit(request.headers(), request.method(), route)?;
-    let has_key = *request.method() == Method::POST;
-    let key = if has_key { Key::read(request.headers(), &identity.name)? } else { None };
-    Ok((identity, key))
+/// What is known of a request before its body is read.
+struct Admitted {
+    identity: Identity,
+    key: Option<Key>,
+    manner: Manner,
+}
+
+/// Who asks, if they may; the key that makes repeats one request; and how it is meant.
+fn admit(app: &App, request: &Request, route: Option<&str>) -> Result<Admitted, ApiError> {
+    let method = request.method();
+    let identity = app.access.admit(request.headers(), method, route)?;
+    let may_have_key = *method == Method::POST;
+    let key = if may_have_key { Key::read(request.headers(), &identity.name)? } else { None };
+    let manner = Manner::read(method, route, request.uri(), key.is_some())?;
+    Ok(Admitted { identity, key, manner })
 }
 
 /// What went wrong on our side; what a client did wrong is its own to know.

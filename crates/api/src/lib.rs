@@ -13,7 +13,7 @@
 //!
 //! Reading order: [`server`] (connections), `router` (what is where), `frame` (around every request), [`auth`]
 //! (who may do what),
-//! `selector`, `page`, `body`, `query` (how requests are read), `fresh` (how reads keep up), `keyed` and
+//! `selector`, `page`, `body`, `query`, `manner` (how requests are read), `fresh` (how reads keep up), `keyed` and
 //! `watcher` (requests that are sent again), `refusal` and `error` (how it goes wrong), `views` (bodies), then
 //! one file per noun in `v1` and `ops`.
 
@@ -25,6 +25,7 @@ mod frame;
 mod fresh;
 mod health;
 mod keyed;
+mod manner;
 mod metrics;
 mod openapi;
 mod ops;

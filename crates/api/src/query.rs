@@ -12,7 +12,8 @@ pub(crate) struct Params {
 }
 
 impl Params {
-    fn parse(query: &str) -> Result<Self, ApiError> {
+    /// The parameters of a query string.
+    pub(crate) fn parse(query: &str) -> Result<Self, ApiError> {
         let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             Ok((decoded(key)?, decoded(value)?))

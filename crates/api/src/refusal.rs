@@ -11,12 +11,16 @@ use lifecycle::Rejected;
 pub(crate) fn command_error(error: CommandError, not_found: impl FnOnce() -> ApiError) -> ApiError {
     match error {
         CommandError::Rejected(rejected) => rejection(rejected, not_found),
+        CommandError::Rehearsed(events) => ApiError::rehearsed(events),
         CommandError::Unavailable(why) => ApiError::unavailable(why),
         error @ CommandError::Unknown(_) => ApiError::unavailable(error.to_string()),
         CommandError::NotConfirmed { failure, reason } => {
             let status = match failure {
                 SledFailure::Timeout => StatusCode::GATEWAY_TIMEOUT,
                 SledFailure::Transport => StatusCode::BAD_GATEWAY,
+                SledFailure::Busy => {
+                    return ApiError::unavailable(format!("recorded, not confirmed: {reason}"));
+                }
                 SledFailure::Server => StatusCode::INTERNAL_SERVER_ERROR,
             };
             if failure == SledFailure::Server {
@@ -119,6 +123,12 @@ mod tests {
                 not_confirmed(SledFailure::Transport),
                 502,
                 "Internal",
+                "recorded, not confirmed: the sled is away",
+            ),
+            (
+                not_confirmed(SledFailure::Busy),
+                503,
+                "ServiceNotAvailable",
                 "recorded, not confirmed: the sled is away",
             ),
             (not_confirmed(SledFailure::Server), 500, "Internal", "Internal Server Error"),

@@ -4,6 +4,7 @@ use crate::auth::Access;
 use crate::config::ApiConfig;
 use crate::keyed::Doors;
 use crate::metrics::Traffic;
+use crate::views::Moment;
 use crate::watcher::Watcher;
 use actors::ControlPlane;
 use eventlog::Position;
@@ -134,6 +135,11 @@ impl App {
     /// What the listener for sleds serves from.
     pub(crate) fn for_sleds(state: ApiState, config: ApiConfig) -> Arc<Self> {
         Self::new(ApiState { access: Access::Anybody, ..state }, config, None)
+    }
+
+    /// What views of instances depend on besides the instance.
+    pub(crate) fn moment(&self) -> Moment {
+        Moment { policy: self.control.policy(), now: self.control.now() }
     }
 
     fn new(state: ApiState, config: ApiConfig, watcher: Option<Watcher>) -> Arc<Self> {

@@ -5,8 +5,9 @@
 
 use crate::auth::{Identity, Role};
 use lifecycle::project::Project;
+use lifecycle::restart::cooldown_end;
 use lifecycle::{
-    AutoRestartPolicy, Instance, InstanceId, InstanceSpec, ProjectId, RunState, SledId, Timestamp,
+    AutoRestartPolicy, Instance, InstanceId, InstanceSpec, Policy, ProjectId, RunState, SledId, Timestamp,
 };
 use projections::{InstanceRow, SledRow};
 use replay::time::rfc3339;
@@ -44,6 +45,9 @@ pub(crate) struct InstanceView {
     auto_restart_policy: Option<AutoRestartPolicy>,
     #[serde(skip_serializing_if = "Option::is_none")]
     time_last_auto_restarted: Option<String>,
+    /// Until when it would not be restarted if it failed; missing if it would be at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auto_restart_cooldown_expiration: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     boot_disk_id: Option<Uuid>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -56,6 +60,14 @@ struct Times {
     modified: Timestamp,
     run_state_updated: Timestamp,
     last_auto_restarted: Option<Timestamp>,
+    cooldown_end: Option<Timestamp>,
+}
+
+/// What else a view of an instance depends on.
+#[derive(Clone, Copy)]
+pub(crate) struct Moment {
+    pub(crate) policy: Policy,
+    pub(crate) now: Timestamp,
 }
 
 impl InstanceView {
@@ -76,6 +88,10 @@ impl InstanceView {
             auto_restart_enabled,
             auto_restart_policy: spec.auto_restart,
             time_last_auto_restarted: times.last_auto_restarted.map(rfc3339),
+            auto_restart_cooldown_expiration: times
+                .cooldown_end
+                .filter(|_| auto_restart_enabled)
+                .map(rfc3339),
             boot_disk_id: spec.boot_disk,
             cpu_platform: spec.cpu_platform,
             enable_jumbo_frames: spec.jumbo_frames,
@@ -83,26 +99,29 @@ impl InstanceView {
     }
 }
 
-impl From<InstanceRow> for InstanceView {
-    fn from(row: InstanceRow) -> Self {
+impl InstanceView {
+    /// From the read model.
+    pub(crate) fn of_row(row: InstanceRow, moment: Moment) -> Self {
+        let Moment { policy, now } = moment;
         let times = Times {
             created: row.time_created,
             modified: row.time_modified,
             run_state_updated: row.time_run_state_updated,
             last_auto_restarted: row.time_last_auto_restarted,
+            cooldown_end: cooldown_end(&row.restarts, row.running_since, &policy, now),
         };
         Self::new(row.id, row.spec, row.run_state, &times)
     }
-}
 
-impl From<Instance> for InstanceView {
     /// From the fold of a command's answer.
-    fn from(instance: Instance) -> Self {
+    pub(crate) fn of(instance: Instance, moment: Moment) -> Self {
+        let Moment { policy, now } = moment;
         let times = Times {
             created: instance.time_created,
             modified: instance.time_modified,
             run_state_updated: instance.time_run_state_updated,
             last_auto_restarted: instance.restarts.last,
+            cooldown_end: cooldown_end(&instance.restarts, instance.running_since, &policy, now),
         };
         let run_state = instance.run_state();
         Self::new(instance.id, instance.spec, run_state, &times)

@@ -3,12 +3,13 @@
 //! Invariants:
 //! * recorded times of a stream rise strictly, by at least one microsecond;
 //! * the first event is caused by what the context says, every following one by the first;
+//! * a rehearsal becomes no append;
 //! * what is built here is within the limits of the log, or is refused here.
 
 use crate::actor::step_number;
 use crate::context::Context;
 use crate::event::{Event, encode_event, event_name};
-use crate::inputs::encode_input;
+use crate::noted::encode_noted;
 use crate::stream::StreamName;
 use bytes::Bytes;
 use eventlog::{Append, AppendContext, Cause, Epoch, LIMITS, NewEvent, Position, Version};
@@ -67,6 +68,7 @@ pub fn append(
     last: Timestamp,
     build: &str,
 ) -> Result<Append, TooLarge> {
+    assert!(!context.is_rehearsal, "whoever rehearses does not append");
     if events.is_empty() {
         return Err(TooLarge::NoEvents(stream));
     }
@@ -107,6 +109,6 @@ fn append_context(context: &Context, build: &str) -> AppendContext {
         saga: context.saga.map(|(id, step)| (id.uuid().into_bytes(), step_number(step))),
         trace: context.trace,
         build: Bytes::copy_from_slice(build.as_bytes()),
-        input: context.input.as_ref().map_or_else(Bytes::new, encode_input),
+        input: encode_noted(context.reason.as_deref(), context.input.as_ref()),
     }
 }

@@ -46,6 +46,10 @@ pub struct Context {
     pub cause: Option<u64>,
     /// What was decided on.
     pub input: Option<Input>,
+    /// Why, in the words of who asked; bounded where it comes in.
+    pub reason: Option<String>,
+    /// Whether this is a rehearsal: everything is decided, and nothing may be appended.
+    pub is_rehearsal: bool,
 }
 
 /// What came out of the log, on the first event of each append.
@@ -63,12 +67,23 @@ pub struct RecordedContext {
     pub build: String,
     /// What was decided on.
     pub input: Option<Input>,
+    /// Why, in the words of who asked.
+    pub reason: Option<String>,
 }
 
 impl Context {
     /// The context of an append that only its actor explains.
     pub const fn of(actor: Actor) -> Self {
-        Self { actor, request: None, saga: None, trace: None, cause: None, input: None }
+        Self {
+            actor,
+            request: None,
+            saga: None,
+            trace: None,
+            cause: None,
+            input: None,
+            reason: None,
+            is_rehearsal: false,
+        }
     }
 }
 

@@ -23,6 +23,7 @@ mod events;
 pub mod fold;
 mod frozen;
 mod inputs;
+mod noted;
 pub mod read;
 pub mod snapshot;
 pub mod stream;

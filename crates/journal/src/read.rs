@@ -4,7 +4,7 @@ use crate::actor::step_of;
 use crate::context::{Actor, RecordedContext};
 use crate::error::{DecodeError, DecodeProblem};
 use crate::event::{Event, decode_event};
-use crate::inputs::decode_input;
+use crate::noted::decode_noted;
 use crate::stream::StreamName;
 use eventlog::{AppendContext, Record};
 use lifecycle::{EventMeta, InstanceEvent, ProjectEvent, RequestId, SagaId, SledEvent, Timestamp};
@@ -77,7 +77,7 @@ fn read_context(context: &AppendContext) -> Result<RecordedContext, DecodeProble
         }
     };
     let build = std::str::from_utf8(&context.build).map_err(|_| malformed("its build is not UTF-8"))?;
-    let input = if context.input.is_empty() { None } else { Some(decode_input(&context.input)?) };
+    let (reason, input) = decode_noted(&context.input)?;
     Ok(RecordedContext {
         actor: Actor::decode(&context.actor),
         request: context.request.map(|id| RequestId::new(Uuid::from_bytes(id))),
@@ -85,5 +85,6 @@ fn read_context(context: &AppendContext) -> Result<RecordedContext, DecodeProble
         trace: context.trace,
         build: build.to_owned(),
         input,
+        reason,
     })
 }

@@ -156,6 +156,8 @@ fn the_context_reads_back_as_written() {
         trace: Some(TraceContext { trace_id: [1; 16], span_id: [2; 8], flags: 1 }),
         cause: Some(1),
         input: Some(Input::Reconsider),
+        reason: Some("firmware".to_owned()),
+        is_rehearsal: false,
     };
     let log = SimLog::new();
     let claim = log.claim(StreamName::System.id()).now_or_never().unwrap().unwrap();
@@ -178,6 +180,8 @@ fn the_context_reads_back_as_written() {
         trace: read.trace,
         cause: Some(recorded.cause),
         input: read.input,
+        reason: read.reason,
+        is_rehearsal: false,
     };
     assert_eq!(back, context);
 }

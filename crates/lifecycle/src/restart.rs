@@ -8,7 +8,7 @@
 //! * having run for long, or a start by hand, begins the count anew.
 
 use crate::decide::Policy;
-use crate::instance::{Instance, Intent};
+use crate::instance::{Instance, Intent, Restarts};
 use crate::time::{Span, Timestamp};
 use crate::visible::RunState;
 
@@ -71,6 +71,20 @@ pub fn restart_due(state: &Instance, policy: &Policy) -> Option<RestartDue> {
     Some(RestartDue { attempt: made + 1, start, wait })
 }
 
+/// Until when an instance that fails would wait to be restarted; none if it would be restarted at once, or
+/// is never restarted.
+pub fn cooldown_end(
+    restarts: &Restarts,
+    running_since: Option<Timestamp>,
+    policy: &Policy,
+    now: Timestamp,
+) -> Option<Timestamp> {
+    let restart = policy.restart;
+    let is_stable = running_since.is_some_and(|since| now.since(since) >= restart.stable);
+    let last = restarts.last.filter(|_| restarts.attempts > 0 && !is_stable)?;
+    Some(last + backoff(restart, restarts.attempts)).filter(|end| *end > now)
+}
+
 fn backoff(restart: RestartPolicy, made: u32) -> Span {
     let doubled = restart.base.micros().saturating_mul(1 << (made - 1).min(32));
     Span::from_micros(doubled.min(restart.cap.micros()))
@@ -86,5 +100,21 @@ mod tests {
         let waits: Vec<u64> = (1..=6).map(|made| backoff(restart, made).micros() / 60_000_000).collect();
         assert_eq!(waits, [5, 10, 20, 40, 60, 60]);
         assert_eq!(backoff(restart, u32::MAX), restart.cap);
+    }
+
+    #[test]
+    fn a_cooldown_ends_with_the_wait_or_with_a_stable_run() {
+        let policy = Policy::default();
+        let at = |seconds| Timestamp::from_micros(seconds * 1_000_000);
+        let end = |attempts, running_since: Option<u64>, now| {
+            let restarts = Restarts { attempts, last: (attempts > 0).then(|| at(1_000)) };
+            cooldown_end(&restarts, running_since.map(at), &policy, at(now))
+        };
+        assert_eq!(end(0, Some(0), 1_001), None, "the first is made at once");
+        assert_eq!(end(1, None, 1_001), Some(at(1_300)));
+        assert_eq!(end(1, None, 1_300), None);
+        assert_eq!(end(2, Some(1_010), 1_500), Some(at(1_600)));
+        assert_eq!(end(3, Some(1_010), 1_609), Some(at(2_200)));
+        assert_eq!(end(3, Some(1_010), 1_610), None, "it has run for ten minutes");
     }
 }

@@ -1,7 +1,7 @@
 //! Instances as they are read: a row of everything that users see, made from the fold.
 
 use crate::sleds::SledLoad;
-use lifecycle::instance::Instance;
+use lifecycle::instance::{Instance, Restarts};
 use lifecycle::{
     Address, InstanceEvent, InstanceId, InstanceSpec, MigrationId, Origin, ProjectId, RunState, Size, SledId,
     Timestamp, VmmId,
@@ -26,6 +26,10 @@ pub struct InstanceRow {
     pub time_run_state_updated: Timestamp,
     /// When it was last started without being asked.
     pub time_last_auto_restarted: Option<Timestamp>,
+    /// Starts by the restart policy in a row.
+    pub restarts: Restarts,
+    /// When its guest was first seen running since the last start.
+    pub running_since: Option<Timestamp>,
     /// VMM in the active slot.
     pub active_vmm: Option<VmmId>,
     /// The sled of that VMM.
@@ -97,6 +101,8 @@ impl InstanceEntry {
             time_modified: state.time_modified,
             time_run_state_updated: state.time_run_state_updated,
             time_last_auto_restarted: self.time_last_auto_restarted,
+            restarts: state.restarts,
+            running_since: state.running_since,
             active_vmm: state.active,
             active_sled: self.active_sled(),
             migration: state.migration,

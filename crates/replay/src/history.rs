@@ -27,6 +27,8 @@ pub struct Entry {
     pub data: Value,
     /// Who caused it, such as `user demo` or `sled 5a..`.
     pub actor: String,
+    /// Why, in the words of who asked.
+    pub reason: Option<String>,
     /// The request from outside that led to it.
     pub request_id: Option<RequestId>,
     /// The saga it belongs to.
@@ -75,6 +77,16 @@ pub fn history(
     Ok(entries)
 }
 
+/// Events that are looked back through for who asked: more than any one saga takes.
+const ASKED_WITHIN: u64 = 128;
+
+/// The newest request from outside that an instance, at this version, has taken; none if it is long ago.
+pub fn last_asked(source: &dyn Source, instance: InstanceId, version: u64) -> Result<Option<Entry>, Error> {
+    let after = version.saturating_sub(ASKED_WITHIN);
+    let entries = history(source, instance, after, usize::try_from(version - after).unwrap_or(usize::MAX))?;
+    Ok(entries.into_iter().rfind(|entry| entry.request_id.is_some() && entry.append == entry.version))
+}
+
 /// None for an event of another sort of stream, which `read` refuses.
 fn entry(recorded: &Recorded, context: Option<&RecordedContext>, sleds: &mut SledNames<'_>) -> Option<Entry> {
     let Event::Instance(event) = &recorded.event else {
@@ -89,6 +101,7 @@ fn entry(recorded: &Recorded, context: Option<&RecordedContext>, sleds: &mut Sle
         event: event_name(&recorded.event),
         data: serde_json::to_value(event).unwrap_or(Value::Null),
         actor: context.map_or_else(|| "unknown".to_owned(), |context| context.actor.to_string()),
+        reason: context.and_then(|context| context.reason.clone()),
         request_id: context.and_then(|context| context.request),
         saga_id: own_saga.or(saga.map(|(id, _)| id)),
         saga_step: own_step.or(saga.map(|(_, step)| step)),

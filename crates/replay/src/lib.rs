@@ -34,7 +34,7 @@ pub use at::{At, AtError};
 pub use costs::{AppendCosts, Cost, append_costs};
 pub use error::Error;
 pub use explain::{Explanation, explain};
-pub use history::{Entry, history};
+pub use history::{Entry, history, last_asked};
 pub use source::Source;
 pub use state::{InstanceState, state_at};
 pub use stats::{Stats, stats};

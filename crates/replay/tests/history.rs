@@ -161,6 +161,7 @@ fn what_programs_read_has_fixed_keys() {
         "data",
         "event",
         "position",
+        "reason",
         "request_id",
         "saga_id",
         "saga_step",

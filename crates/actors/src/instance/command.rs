@@ -221,6 +221,7 @@ impl Shell {
             Answer::Unknown(SledFailure::Transport) => {
                 not_confirmed(SledFailure::Transport, "cannot be reached")
             }
+            Answer::Unknown(SledFailure::Busy) => not_confirmed(SledFailure::Busy, "is busy"),
             Answer::Unknown(SledFailure::Server) => not_confirmed(SledFailure::Server, "failed"),
         };
         self.answer_all(waiting, &result);

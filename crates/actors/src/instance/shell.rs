@@ -196,6 +196,7 @@ impl Shell {
     /// Whether the actor may go on after `given`: not if the stream is no longer, or not surely, its own.
     pub(super) fn go_on(&self, given: Result<Given, NotDone>) -> Result<(), ActorProcessingErr> {
         match given {
+            Err(NotDone::Append(AppendError::Rehearsed(_))) => Ok(()),
             Err(NotDone::Append(error)) if error.ends_owner() => Err(error.into()),
             Err(NotDone::Append(error)) => {
                 tracing::warn!(instance = %self.id, %error, "append refused");
@@ -230,6 +231,7 @@ pub(super) enum Given {
 pub(super) fn command_error(not_done: &NotDone) -> CommandError {
     match not_done {
         NotDone::Rejected(rejected) => CommandError::Rejected(rejected.clone()),
+        NotDone::Append(AppendError::Rehearsed(events)) => CommandError::Rehearsed(events.clone()),
         NotDone::Append(AppendError::Refused(reason)) => reason.clone().into(),
         NotDone::Append(AppendError::Lost(_)) => {
             CommandError::Unavailable("the instance has a new owner; try again".to_owned())

@@ -11,6 +11,7 @@ use ractor::ActorRef;
 use sled_protocol::{self as wire, RequestedState, SetState, SledClient, SledError, SledVmmState};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 impl Shell {
@@ -60,6 +61,29 @@ impl Shell {
                 },
             };
             let _ = asker.cast(InstanceMsg::Answered { effect, answer });
+        });
+    }
+
+    /// Reads what a VMM has written, in a task of its own.
+    pub(super) fn serial(
+        &mut self,
+        vmm: wire::PropolisId,
+        range: wire::SerialRange,
+        reply: oneshot::Sender<Result<wire::SerialData, SledError>>,
+    ) {
+        let Some(client) = self.client() else {
+            // Whoever asked may have gone.
+            let _ = reply.send(Err(SledError::Transport("it is not connected".to_owned())));
+            return;
+        };
+        let (permits, patience) = (Arc::clone(&self.permits), self.env.limits.sled_call);
+        tokio::spawn(async move {
+            let Ok(_permit) = permits.acquire_owned().await else {
+                return;
+            };
+            let read = within(patience, client.serial(vmm, range)).await;
+            let bad = |invalid: wire::Invalid| SledError::BadAnswer(invalid.to_string());
+            let _ = reply.send(read.and_then(|data| data.validate().map(|()| data).map_err(bad)));
         });
     }
 

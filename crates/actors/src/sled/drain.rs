@@ -144,7 +144,7 @@ impl Shell {
             let mut asked = Vec::with_capacity(chosen.len());
             for instance in chosen {
                 let request = RequestId::new(env.ids.uuid());
-                let context = RequestContext { actor: Who::Timer("drain".to_owned()), request, trace: None };
+                let context = RequestContext::of(Who::Timer("drain".to_owned()), request);
                 let result = match instances.admit(instance) {
                     Err(error) => Err(error),
                     Ok(ticket) => {

@@ -57,6 +57,12 @@ pub(crate) enum SledMsg {
     Drain,
     /// What became of asking instances to move away.
     DrainAsked { since: Timestamp, asked: Vec<Asked> },
+    /// What has a VMM written?
+    Serial {
+        vmm: wire::PropolisId,
+        range: wire::SerialRange,
+        reply: oneshot::Sender<Result<wire::SerialData, wire::SledError>>,
+    },
     /// How is it doing?
     Look(oneshot::Sender<SledStatus>),
 }
@@ -163,6 +169,7 @@ impl Actor for SledActor {
             SledMsg::DrainAsked { since, asked } => shell.on_drain_asked(since, asked),
             SledMsg::Heard => shell.heard(),
             SledMsg::NotHeard(why) => shell.not_heard(why),
+            SledMsg::Serial { vmm, range, reply } => shell.serial(vmm, range, reply),
             SledMsg::Look(reply) => {
                 let calls = shell.env.limits.sled_calls_max - shell.permits.available_permits();
                 // Whoever asked may have gone.
@@ -260,6 +267,7 @@ impl Shell {
         if let Err(error) = self.append(&events, &context.recorded()).await {
             let ends_owner = error.ends_owner();
             let _ = reply.send(Err(match &error {
+                AppendError::Rehearsed(events) => CommandError::Rehearsed(events.clone()),
                 AppendError::Unknown(_) => CommandError::Unknown(error.to_string()),
                 AppendError::Refused(_) | AppendError::Lost(_) => {
                     CommandError::Unavailable(error.to_string())

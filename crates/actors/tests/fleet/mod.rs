@@ -214,7 +214,7 @@ pub async fn start_control_with(
 
 pub fn context() -> RequestContext {
     let request = lifecycle::RequestId::new(Uuid::from_u128(0xabc));
-    RequestContext { actor: Actor::User("test".to_owned()), request, trace: None }
+    RequestContext::of(Actor::User("test".to_owned()), request)
 }
 
 pub fn spec(project: ProjectId, name: &str) -> InstanceSpec {

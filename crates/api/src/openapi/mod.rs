@@ -8,7 +8,9 @@ mod operations;
 mod schemas;
 
 use crate::auth::needed;
+use crate::manner::decides;
 use axum::http::Method;
+use lifecycle::spec::REASON_CHARS_MAX;
 use operations::{Answer, OPERATIONS, Operation, QUERY, Sent};
 use serde_json::{Map, Value, json};
 
@@ -59,6 +61,17 @@ fn describe(operation: &Operation) -> Value {
             QUERY.iter().find(|(known, _, _)| known == name).expect("every parameter is known");
         parameters.push(json!({"name": name, "in": "query", "required": false, "description": about, "schema": {"type": kind}}));
     }
+    if decides(&method_of(operation), operation.path) {
+        parameters.push(json!({
+            "name": "dry_run", "in": "query", "required": false, "schema": {"type": "boolean"},
+            "description": "Decide only: 200, with the events that would be recorded. Nothing is.",
+        }));
+        parameters.push(json!({
+            "name": "reason", "in": "query", "required": false,
+            "schema": {"type": "string", "minLength": 1, "maxLength": REASON_CHARS_MAX},
+            "description": "Why; kept in the history, with who.",
+        }));
+    }
     match operation.method {
         "get" => parameters.push(json!({
             "name": "x-min-position", "in": "header", "required": false, "schema": {"type": "integer", "minimum": 0},
@@ -77,9 +90,7 @@ fn describe(operation: &Operation) -> Value {
         "parameters": parameters,
         "responses": responses(operation),
     });
-    let method = operation.method.to_uppercase();
-    let method = Method::from_bytes(method.as_bytes()).expect("methods are HTTP's");
-    described["security"] = match needed(&method, Some(operation.path)) {
+    described["security"] = match needed(&method_of(operation), Some(operation.path)) {
         Some(role) => json!([{"bearer": [role.as_str()]}]),
         None => json!([]),
     };
@@ -91,6 +102,10 @@ fn describe(operation: &Operation) -> Value {
     described["requestBody"] =
         json!({"required": is_required, "content": {"application/json": {"schema": link(body)}}});
     described
+}
+
+fn method_of(operation: &Operation) -> Method {
+    Method::from_bytes(operation.method.to_uppercase().as_bytes()).expect("methods are HTTP's")
 }
 
 fn path_parameter(name: &str) -> &'static str {
@@ -155,11 +170,24 @@ fn responses(operation: &Operation) -> Value {
     }
     let error =
         |what: &str| json!({"description": what, "content": {"application/json": {"schema": link("Error")}}});
-    json!({
+    let mut answers = json!({
         operation.status.to_string(): success,
         "4XX": error("Refused; nothing was recorded."),
         "5XX": error("Not done, or recorded and not confirmed; the message says which."),
-    })
+    });
+    if decides(&method_of(operation), operation.path) {
+        let planned = link("DryRun");
+        if operation.status == 200 {
+            let schema = &mut answers["200"]["content"]["application/json"]["schema"];
+            *schema = json!({"anyOf": [schema.take(), planned]});
+        } else {
+            answers["200"] = json!({
+                "description": "With `dry_run`: what would be recorded.",
+                "content": {"application/json": {"schema": planned}},
+            });
+        }
+    }
+    answers
 }
 
 /// Whether a success leaves something in the log, or finds it there.

@@ -45,6 +45,9 @@ pub(super) const QUERY: &[(&str, &str, &str)] = &[
     ("limit", "integer", "Most items of the answer, at least 1."),
     ("page_token", "string", "Where to go on; wins over everything but `limit`."),
     ("sort_by", "string", "`name_ascending`, `name_descending` or `id_ascending`."),
+    ("from_start", "integer", "First byte, counted from the VMM's first; 0 if not said."),
+    ("most_recent", "integer", "First byte, counted back from the end; excludes `from_start`."),
+    ("max_bytes", "integer", "Most bytes; 16384 if not said, at most 1048576."),
     ("at", "string", "`#118` (version), `@1234` (position), an RFC 3339 time, `-30s`, `now`."),
     ("after", "string", "Behind this version or position; of migrations and sagas: behind this id."),
     ("state", "string", "`all` (default) or `under_way`."),
@@ -139,6 +142,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
     order("/v1/instances/{instance}/start", "Start it."),
     order("/v1/instances/{instance}/stop", "Stop it."),
     order("/v1/instances/{instance}/reboot", "Reboot its guest."),
+    get(
+        "/v1/instances/{instance}/serial-console",
+        "What its guest has written, as far as the sled keeps it.",
+        &["project", "from_start", "most_recent", "max_bytes"],
+        Answer::Json("SerialConsole"),
+    ),
     get("/v1/instances/{instance}/disks", "Its disks; none yet.", IN_PROJECT, Answer::Page("Nothing")),
     get(
         "/v1/instances/{instance}/external-ips",

@@ -4,6 +4,7 @@
 use super::bodies;
 use crate::error::Body;
 use crate::health::{ReadyView, UpView};
+use crate::manner::DryRunView;
 use crate::ops;
 use crate::v1;
 use crate::views::{CurrentUserView, InstanceView, ProjectView, SledView};
@@ -32,6 +33,7 @@ pub(super) fn all() -> Map<String, Value> {
     schemas_of::<ProjectView>(all);
     schemas_of::<InstanceView>(all);
     schemas_of::<SledView>(all);
+    schemas_of::<DryRunView>(all);
     bodies::schemas(all);
     v1::schemas(all);
     ops::schemas(all);
@@ -86,6 +88,7 @@ const SHOWN: &[Shown] = &[
             ("holds", "array"),
             ("next", "array"),
             ("can", "array"),
+            ("asked_by", "object?"),
         ],
     ),
     (
@@ -98,6 +101,7 @@ const SHOWN: &[Shown] = &[
             ("event", "string"),
             ("data", "object"),
             ("actor", "string"),
+            ("reason", "string?"),
             ("request_id", "string?"),
             ("saga_id", "string?"),
             ("saga_step", "string?"),

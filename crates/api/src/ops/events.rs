@@ -9,6 +9,7 @@
 
 use crate::error::{ApiError, echo};
 use crate::fresh::Arrived;
+use crate::manner::data;
 use crate::query::Params;
 use crate::selector::instance;
 use crate::state::App;
@@ -19,7 +20,7 @@ use axum::response::{IntoResponse, Response};
 use eventlog::{Follower, Position, ReadError, Record, StreamId, Version};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt, stream};
-use journal::{Event, RecordedContext, StreamName, event_name};
+use journal::{RecordedContext, StreamName, event_name};
 use lifecycle::{RequestId, SagaId, Step};
 use replay::time::rfc3339;
 use serde::Serialize;
@@ -311,14 +312,4 @@ fn unreadable(position: Position, stream: String, event: String) -> EventView {
         cause: None,
         append: None,
     }
-}
-
-fn data(event: &Event) -> Value {
-    let data = match event {
-        Event::Instance(event) => serde_json::to_value(event),
-        Event::Project(event) => serde_json::to_value(event),
-        Event::Sled(event) => serde_json::to_value(event),
-        Event::System(event) => serde_json::to_value(event),
-    };
-    data.unwrap_or(Value::Null)
 }

@@ -1,5 +1,6 @@
 //! Why an instance is as it is.
 
+use super::instances::past_error_of;
 use crate::error::ApiError;
 use crate::fresh::Arrived;
 use crate::query::Params;
@@ -9,14 +10,42 @@ use crate::state::App;
 use axum::Json;
 use axum::extract::State;
 use lifecycle::saga::SagaKind;
-use lifecycle::{SledId, Span};
+use lifecycle::{RequestId, SledId, Span};
 use projections::{Among, Order, ReadModel, SagaOutcome};
+use replay::Entry;
 use replay::explain::{Contact, Doing, Explanation, Present, Unreachable, explain};
+use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Ended sagas that "usual" is drawn from.
 const SAMPLE_MAX: usize = 1_000;
+
+/// An explanation, and who asked last.
+#[derive(Serialize)]
+pub(super) struct ExplainedView {
+    #[serde(flatten)]
+    explanation: Explanation,
+    asked_by: Option<AskedBy>,
+}
+
+/// The newest request that the instance has taken.
+#[derive(Serialize)]
+struct AskedBy {
+    actor: String,
+    request_id: Option<RequestId>,
+    reason: Option<String>,
+    event: &'static str,
+    version: u64,
+    time: String,
+}
+
+impl From<Entry> for AskedBy {
+    fn from(entry: Entry) -> Self {
+        let Entry { actor, request_id, reason, event, version, time, .. } = entry;
+        Self { actor, request_id, reason, event, version, time }
+    }
+}
 
 /// What is known at present, gathered before the explanation is written.
 struct Known {
@@ -43,7 +72,7 @@ pub(super) async fn view(
     arrived: Arrived,
     params: Params,
     path: RawPath,
-) -> Result<Json<Explanation>, ApiError> {
+) -> Result<Json<ExplainedView>, ApiError> {
     let found = instance(path, &params, &arrived).await?;
     let state = app.control.instance(found.id).await;
     let state = state.map_err(|error| command_error(error, || found.not_found()))?;
@@ -65,7 +94,10 @@ pub(super) async fn view(
         usual(model)
     });
     let present = Known { sleds, usual };
-    Ok(Json(explain(&state, &app.control.policy(), &present)))
+    let asked = replay::last_asked(app.control.log(), found.id, state.head.version);
+    let asked = asked.map_err(|error| past_error_of(error, || found.not_found()))?;
+    let explanation = explain(&state, &app.control.policy(), &present);
+    Ok(Json(ExplainedView { explanation, asked_by: asked.map(AskedBy::from) }))
 }
 
 /// Medians of what this fleet's own sagas and migrations took, among the newest by id.

@@ -11,7 +11,7 @@ use crate::query::Params;
 use crate::refusal::command_error;
 use crate::selector::{RawPath, instance, project_in_query};
 use crate::state::App;
-use crate::views::InstanceView;
+use crate::views::{InstanceView, Moment};
 use actors::instance::Ask;
 use actors::{Accepted, NewInstance};
 use axum::Json;
@@ -42,7 +42,11 @@ const CREATE_FIELDS: &[&str] = &[
 const UPDATE_FIELDS: &[&str] =
     &["ncpus", "memory", "auto_restart_policy", "boot_disk", "cpu_platform", "enable_jumbo_frames"];
 
-pub(super) async fn list(arrived: Arrived, params: Params) -> Result<Json<PageView<InstanceView>>, ApiError> {
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    arrived: Arrived,
+    params: Params,
+) -> Result<Json<PageView<InstanceView>>, ApiError> {
     let PageRequest { resumed, limit } = PageRequest::read(List::Instances, &params)?;
     let place = match resumed {
         Some(place) => place,
@@ -55,7 +59,8 @@ pub(super) async fn list(arrived: Arrived, params: Params) -> Result<Json<PageVi
     let project = ProjectId::new(place.within.unwrap_or_default());
     let page = arrived.fresh().await?.read(|model| model.instances(project, &scan, limit));
     let key = |row: &InstanceRow| Key { name: row.spec.name.clone(), id: row.id.uuid() };
-    Ok(Json(place.page(page, key, InstanceView::from)))
+    let moment = app.moment();
+    Ok(Json(place.page(page, key, |row| InstanceView::of_row(row, moment))))
 }
 
 async fn row(arrived: &Arrived, params: &Params, path: RawPath) -> Result<InstanceRow, ApiError> {
@@ -65,11 +70,12 @@ async fn row(arrived: &Arrived, params: &Params, path: RawPath) -> Result<Instan
 }
 
 pub(super) async fn view(
+    State(app): State<Arc<App>>,
     arrived: Arrived,
     params: Params,
     path: RawPath,
 ) -> Result<Json<InstanceView>, ApiError> {
-    Ok(Json(row(&arrived, &params, path).await?.into()))
+    Ok(Json(InstanceView::of_row(row(&arrived, &params, path).await?, app.moment())))
 }
 
 /// A list of what no instance has; the instance must exist all the same.
@@ -98,14 +104,15 @@ pub(super) async fn create(
     let turn = once.turn(&app).await?;
     if let Some(position) = turn.recorded {
         let accepted = repeat::created(&app, position, &new)?;
-        return Ok(answer_created(accepted));
+        return Ok(answer_created(accepted, app.moment()));
     }
+    let moment = app.moment();
     let created = turn.perform(async move { app.control.create_instance(new, caller).await }).await?;
-    Ok(answer_created(created.map_err(|error| command_error(error, || project.not_found()))?))
+    Ok(answer_created(created.map_err(|error| command_error(error, || project.not_found()))?, moment))
 }
 
-fn answer_created(Accepted { instance, position }: Accepted) -> Response {
-    recorded(position, (StatusCode::CREATED, Json(InstanceView::from(*instance))))
+fn answer_created(Accepted { instance, position }: Accepted, moment: Moment) -> Response {
+    recorded(position, (StatusCode::CREATED, Json(InstanceView::of(*instance, moment))))
 }
 
 /// The body of a create: everything but the project.
@@ -182,9 +189,10 @@ fn change(fields: &Fields) -> Result<SpecChange, ApiError> {
 }
 
 pub(super) async fn update(about: About, path: RawPath, body: Bytes) -> Result<Response, ApiError> {
+    let moment = about.0.moment();
     let change = Box::new(change(&Fields::parse(&body, UPDATE_FIELDS)?)?);
     let Accepted { instance, position } = accepted(about, path, Ask::Update { change }).await?;
-    Ok(recorded(position, (StatusCode::OK, Json(InstanceView::from(*instance)))))
+    Ok(recorded(position, (StatusCode::OK, Json(InstanceView::of(*instance, moment)))))
 }
 
 /// What a request about one instance consists of; its body, if there is one, is not looked at.
@@ -208,8 +216,9 @@ pub(super) async fn delete(about: About, path: RawPath) -> Result<Response, ApiE
 }
 
 async fn order(about: About, path: RawPath, ask: Ask) -> Result<Response, ApiError> {
+    let moment = about.0.moment();
     let Accepted { instance, position } = accepted(about, path, ask).await?;
-    Ok(recorded(position, (StatusCode::ACCEPTED, Json(InstanceView::from(*instance)))))
+    Ok(recorded(position, (StatusCode::ACCEPTED, Json(InstanceView::of(*instance, moment)))))
 }
 
 /// Asks an instance, or answers as before what was asked with the same key.

@@ -4,6 +4,7 @@ mod instances;
 mod me;
 mod projects;
 pub(crate) mod repeat;
+mod serial;
 mod sleds;
 mod utilization;
 
@@ -34,6 +35,7 @@ struct PingView {
 /// The schema of every view that is of this module alone, with its name.
 pub(crate) fn schemas(each: &mut dyn FnMut((String, Value))) {
     schemas_of::<PingView>(each);
+    schemas_of::<serial::SerialView>(each);
     schemas_of::<sleds::ProvisionPolicyView>(each);
     schemas_of::<sleds::SledInstanceView>(each);
     schemas_of::<utilization::SiloUtilizationView>(each);
@@ -52,6 +54,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/instances/{instance}/start", post(instances::start))
         .route("/instances/{instance}/stop", post(instances::stop))
         .route("/instances/{instance}/reboot", post(instances::reboot))
+        .route("/instances/{instance}/serial-console", get(serial::read))
         .route("/instances/{instance}/disks", get(instances::nothing))
         .route("/instances/{instance}/external-ips", get(instances::nothing))
         .route("/instances/{instance}/anti-affinity-groups", get(instances::nothing))

@@ -108,6 +108,7 @@ mod tests {
             trace: None,
             build: String::new(),
             input: None,
+            reason: None,
         };
         Recorded {
             stream: StreamName::System,

@@ -438,7 +438,7 @@ impl World {
 /// On whose behalf the scenarios ask.
 pub fn context() -> RequestContext {
     let request = lifecycle::RequestId::new(Uuid::from_u128(0xabc));
-    RequestContext { actor: journal::Actor::User("conformance".to_owned()), request, trace: None }
+    RequestContext::of(journal::Actor::User("conformance".to_owned()), request)
 }
 
 /// An instance of two CPUs and 4 GiB that is not restarted by itself.
