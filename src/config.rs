@@ -23,6 +23,8 @@ pub struct Config {
     pub server: Server,
     /// Who may come in.
     pub auth: Auth,
+    /// What the listeners take.
+    pub limits: Limits,
     /// The log.
     pub log: Log,
     /// The instances' shells.
@@ -55,6 +57,36 @@ pub struct Server {
 pub struct Auth {
     /// File of tokens; empty for none.
     pub token_file: PathBuf,
+}
+
+/// What the listeners take, and how long they wait.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Largest request body, bytes.
+    pub body_bytes_max: usize,
+    /// Longest request target, bytes.
+    pub uri_bytes_max: usize,
+    /// Largest request head, bytes.
+    pub head_bytes_max: usize,
+    /// Most headers.
+    pub headers_max: usize,
+    /// Open connections of each listener.
+    pub connections_max: usize,
+    /// Requests being worked on.
+    pub requests_max: usize,
+    /// Open feeds of events.
+    pub feeds_max: usize,
+    /// Seconds that a request head may take, and that a connection may be idle.
+    pub head_s: u64,
+    /// Seconds that a request body may take.
+    pub body_s: u64,
+    /// Seconds that a request may take.
+    pub request_s: u64,
+    /// Seconds that a client may take nothing of an answer.
+    pub write_stall_s: u64,
+    /// Seconds that a read waits for the read model.
+    pub fresh_wait_s: u64,
 }
 
 impl Auth {
@@ -313,6 +345,18 @@ impl Config {
 
     fn check(&self) -> anyhow::Result<()> {
         let bounds = [
+            ("limits.body_bytes_max", self.limits.body_bytes_max as u64, 4_096, 64 << 20),
+            ("limits.uri_bytes_max", self.limits.uri_bytes_max as u64, 2_048, 64 << 10),
+            ("limits.head_bytes_max", self.limits.head_bytes_max as u64, 8_192, 1 << 20),
+            ("limits.headers_max", self.limits.headers_max as u64, 16, 1_000),
+            ("limits.connections_max", self.limits.connections_max as u64, 8, 65_536),
+            ("limits.requests_max", self.limits.requests_max as u64, 1, 65_536),
+            ("limits.feeds_max", self.limits.feeds_max as u64, 1, 65_536),
+            ("limits.head_s", self.limits.head_s, 1, 600),
+            ("limits.body_s", self.limits.body_s, 1, 600),
+            ("limits.request_s", self.limits.request_s, 1, 600),
+            ("limits.write_stall_s", self.limits.write_stall_s, 1, 600),
+            ("limits.fresh_wait_s", self.limits.fresh_wait_s, 1, 60),
             ("log.segment_bytes", self.log.segment_bytes, 1 << 20, 1 << 30),
             ("log.compact_every_s", self.log.compact_every_s, 1, 86_400 * 7),
             ("log.ballast_bytes", self.log.ballast_bytes, 0, 1 << 30),
@@ -366,6 +410,14 @@ mod tests {
         let config = Config::load(None, &Overrides::default()).unwrap();
         assert_eq!(config.embedded_sleds.count, 4);
         assert_eq!(config.server.listen.port(), 12_220);
+    }
+
+    #[test]
+    fn the_settings_for_production_are_valid_and_need_tokens() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("config/production.toml");
+        let config = Config::load(Some(&file), &Overrides::default()).unwrap();
+        assert_eq!(config.embedded_sleds.count, 0);
+        assert!(config.auth.file().is_some());
     }
 
     #[test]

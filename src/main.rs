@@ -9,9 +9,11 @@ mod access;
 mod chaos_verbs;
 mod cli;
 mod client;
+mod client_args;
 mod config;
 mod config_verbs;
 mod demo;
+mod doctor;
 mod embedded;
 mod exit;
 mod explained;
@@ -21,6 +23,8 @@ mod instance;
 mod log_args;
 mod log_tools;
 mod looking;
+mod manual;
+mod notify;
 mod offline;
 mod operate;
 mod operate_args;
@@ -96,6 +100,8 @@ async fn perform(command: Command) -> Outcome {
             output::line(String::from_utf8_lossy(&script).trim_end());
             Ok(())
         }
+        Command::Doctor(args) => doctor::run(&args).await,
+        Command::Man(args) => manual::run(&args),
         Command::Openapi => {
             output::line(api::openapi_json().trim_end());
             Ok(())

@@ -9,6 +9,7 @@ use crate::cli::ServeArgs;
 use crate::config::{Config, LogFormat, Logging, Overrides};
 use crate::embedded::{Switchboard, derived_id, embedded_sleds};
 use crate::exit::{Exit, Failure, Outcome};
+use crate::notify::Manager;
 use crate::real::{SystemClock, SystemIds};
 use crate::store::{
     Keeper, keep_index, keep_small, must_be_whole, open_cache, open_failure, open_journal, tell,
@@ -54,6 +55,7 @@ pub async fn run(args: &ServeArgs) -> Outcome {
         .map_err(|error| Failure { exit: Exit::Usage, ..Failure::from(error) })?;
     start_logging(&config.logging)?;
     let gate = Gate::open(&config)?;
+    let manager = Manager::from_env();
     // An address that is taken is found out before anything is opened; who connects meanwhile waits.
     let listeners = (listen(config.server.listen).await?, listen(config.server.sled_listen).await?);
     // Before anything runs: a signal that comes early must still end it cleanly.
@@ -67,7 +69,7 @@ pub async fn run(args: &ServeArgs) -> Outcome {
         started = Daemon::start(&config, args.accept_loss) => started,
     };
     let (daemon, report) = started?;
-    let ended = daemon.serve(&config, listeners, (signals, reload), &gate, &report).await;
+    let ended = daemon.serve(&config, listeners, (signals, reload), (&gate, &manager), &report).await;
     daemon.stop().await;
     ended
 }
@@ -207,7 +209,7 @@ impl Daemon {
         config: &Config,
         (clients, sleds): (TcpListener, TcpListener),
         (signals, reload): (Signals, Option<Signal>),
-        gate: &Gate,
+        (gate, manager): (&Gate, &Manager),
         report: &Report,
     ) -> Outcome {
         let addresses = (local(&clients)?, local(&sleds)?);
@@ -224,13 +226,15 @@ impl Daemon {
             // A sender that is gone means the same.
             let _ = stopping.wait_for(|stop| *stop).await;
         };
-        let limits = ApiConfig::default();
+        let limits = limits(&config.limits);
         let for_clients =
             tokio::spawn(api::serve(clients, state.clone(), limits.clone(), until(stopping.clone())));
         let for_sleds = tokio::spawn(api::serve_sleds(sleds, state, limits, until(stopping)));
         self.ready.enter(Phase::Ready);
         greet(config, addresses, report);
-        let ended = self.until_the_end(signals, reload, gate).await;
+        manager.ready();
+        let ended = self.until_the_end(signals, reload, (gate, manager)).await;
+        manager.stopping();
         self.ready.enter(match &ended {
             Ok(()) => Phase::ShuttingDown,
             Err(failure) => Phase::Failed(failure.what.clone()),
@@ -246,7 +250,13 @@ impl Daemon {
         ended
     }
 
-    async fn until_the_end(&self, mut signals: Signals, mut reload: Option<Signal>, gate: &Gate) -> Outcome {
+    async fn until_the_end(
+        &self,
+        mut signals: Signals,
+        mut reload: Option<Signal>,
+        (gate, manager): (&Gate, &Manager),
+    ) -> Outcome {
+        let mut alive = std::pin::pin!(manager.keep_alive(&self.control));
         let mut hangup = async || match &mut reload {
             Some(hangups) => drop(hangups.recv().await),
             None => std::future::pending().await,
@@ -260,7 +270,12 @@ impl Daemon {
                         .hint("nothing acknowledged is lost; start it again once the cause is mended"));
                 }
                 () = signals.any() => return Ok(()),
-                () = hangup() => gate.reload(),
+                () = hangup() => {
+                    manager.reloading();
+                    gate.reload();
+                    manager.ready();
+                }
+                () = &mut alive => unreachable!("it is kept alive until the end"),
             }
         }
     }
@@ -328,6 +343,25 @@ fn environment(
         },
         build: BUILD.to_owned(),
         fatal,
+    }
+}
+
+/// Bounds of the listeners, as far as they are settings.
+fn limits(limits: &crate::config::Limits) -> ApiConfig {
+    ApiConfig {
+        body_bytes_max: limits.body_bytes_max,
+        uri_bytes_max: limits.uri_bytes_max,
+        head_bytes_max: limits.head_bytes_max,
+        headers_max: limits.headers_max,
+        connections_max: limits.connections_max,
+        requests_max: limits.requests_max,
+        feeds_max: limits.feeds_max,
+        head_time: Duration::from_secs(limits.head_s),
+        body_time: Duration::from_secs(limits.body_s),
+        request_time: Duration::from_secs(limits.request_s),
+        write_stall: Duration::from_secs(limits.write_stall_s),
+        fresh_wait: Duration::from_secs(limits.fresh_wait_s),
+        ..ApiConfig::default()
     }
 }
 
