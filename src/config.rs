@@ -27,6 +27,8 @@ pub struct Config {
     pub limits: Limits,
     /// The log.
     pub log: Log,
+    /// Checkpoints of what is folded from the log.
+    pub checkpoint: Checkpoint,
     /// The instances' shells.
     pub instances: Instances,
     /// The sleds' shells.
@@ -114,6 +116,16 @@ pub struct Log {
     pub compact_every_s: u64,
     /// Size of the file that is given up to close on a full disk, bytes.
     pub ballast_bytes: u64,
+}
+
+/// Checkpoints of what is folded from the log.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Checkpoint {
+    /// Events after which another is made; 0 for none.
+    pub events: u64,
+    /// Seconds between two at least.
+    pub pause_s: u64,
 }
 
 /// The instances' shells.
@@ -360,6 +372,8 @@ impl Config {
             ("log.segment_bytes", self.log.segment_bytes, 1 << 20, 1 << 30),
             ("log.compact_every_s", self.log.compact_every_s, 1, 86_400 * 7),
             ("log.ballast_bytes", self.log.ballast_bytes, 0, 1 << 30),
+            ("checkpoint.events", self.checkpoint.events, 0, 1 << 30),
+            ("checkpoint.pause_s", self.checkpoint.pause_s, 0, 86_400),
             ("instances.start_deadline_s", self.instances.start_deadline_s, 1, 86_400),
             ("instances.migrate_deadline_s", self.instances.migrate_deadline_s, 1, 86_400),
             ("instances.restart_base_s", self.instances.restart_base_s, 1, 86_400),

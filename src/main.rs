@@ -7,6 +7,7 @@
 
 mod access;
 mod chaos_verbs;
+mod checkpoints;
 mod cli;
 mod client;
 mod client_args;

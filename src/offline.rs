@@ -2,6 +2,7 @@
 //!
 //! The directory is locked while it is read, so that nobody writes it meanwhile; nothing in it is changed.
 
+use crate::checkpoints;
 use crate::cli::{ClientArgs, LogVerb, ReplayArgs};
 use crate::client::Client;
 use crate::exit::{Exit, Failure, Outcome};
@@ -10,6 +11,7 @@ use crate::output::{self, Format};
 use crate::real::SystemClock;
 use crate::store::{is_critical, open_failure};
 use actors::Clock as _;
+use checkpoint::Verdict;
 use eventlog::cache::SledCache;
 use eventlog::portable::ExportReader;
 use eventlog::{Cache, JournalReader, Position, StoreLock};
@@ -229,7 +231,35 @@ fn verify_directory(reader: &JournalReader, data: &Path, scope: Scope, format: F
         .flatten()
         .map(|(cache, _)| cache);
     let options = Options { cache: cache.as_ref().map(|cache| cache as &dyn Cache), ..Options::default() };
-    verify(reader, &options, scope, format)
+    verify(reader, &options, scope, format)?;
+    if scope == Scope::All { compare_checkpoints(reader, data, format) } else { Ok(()) }
+}
+
+/// Folds the log once more, and compares every checkpoint on the way. One that cannot be used is told, and no
+/// failure: a start passes it over.
+fn compare_checkpoints(reader: &JournalReader, data: &Path, format: Format) -> Outcome {
+    let compared = checkpoint::compare(&checkpoints::directory(data), reader.store_id(), reader)
+        .map_err(|error| Failure::new(Exit::Damaged, error.to_string()))?;
+    let mut same = 0;
+    for checkpoint::Compared { path, position, verdict } in &compared {
+        match verdict {
+            Verdict::Same => same += 1,
+            Verdict::Unusable(why) => eprintln!("{} is not used: {why}", path.display()),
+            Verdict::Differs(what) => {
+                return Err(Failure::new(
+                    Exit::Refused,
+                    format!(
+                        "the checkpoint at position {position} is not the fold of the log: {what} differs"
+                    ),
+                )
+                .hint(format!("remove {}: a start folds the log instead", path.display())));
+            }
+        }
+    }
+    if format == Format::Table && same > 0 {
+        output::line(format!("{same} checkpoint(s) compared: each is the fold of the log at its position"));
+    }
+    Ok(())
 }
 
 fn verify(source: &dyn Source, options: &Options<'_>, scope: Scope, format: Format) -> Outcome {

@@ -5,6 +5,7 @@
 //! equally safe, only slower.
 
 use crate::access::Gate;
+use crate::checkpoints::{self, Maker};
 use crate::cli::ServeArgs;
 use crate::config::{Config, LogFormat, Logging, Overrides};
 use crate::embedded::{Switchboard, derived_id, embedded_sleds};
@@ -129,12 +130,16 @@ struct Daemon {
     fatal: Fatal,
     keeper: Arc<dyn LogKeeper>,
     upkeep: tokio::task::JoinHandle<()>,
+    maker: Option<Arc<Maker>>,
+    making: Option<tokio::task::JoinHandle<()>>,
 }
 
 /// What there is to say about the start.
 struct Report {
     recovery: Recovery,
     predecessor: Predecessor,
+    /// Where what was folded beforehand ended, if it was used.
+    checkpoint: Option<Position>,
     unfinished: usize,
 }
 
@@ -163,13 +168,21 @@ impl Daemon {
         let (fatal, switchboard) = (Fatal::default(), Arc::new(Switchboard::new(call)?));
         let connector: Arc<dyn SledConnector> = Arc::clone(&switchboard) as _;
         let env = environment(config, Arc::clone(&log), cache.clone(), connector, fatal.clone());
-        let (control, predecessor) = ControlPlane::start(env).await.map_err(start_failure)?;
+        let known = checkpoints::starting_point(data, &journal, &recovery);
+        let checkpoint = known.as_ref().map(checkpoint::State::position);
+        let newest = checkpoint.unwrap_or_default();
+        let maker = Maker::new(data, &journal, &recovery, &config.checkpoint, newest);
+        let (shared, model) = checkpoints::parts(known);
+        let (control, predecessor) = ControlPlane::start_from(env, shared).await.map_err(start_failure)?;
         if is_loss_accepted {
             let found = recovery.lost.as_ref().map_or(recovery.durable, |lost| lost.found).get();
             let durable = recovery.lost.as_ref().map_or(found, |lost| lost.witnessed.get());
             control.record_loss(durable, found, recovery.nameless).await.map_err(start_failure)?;
         }
-        let (projections, projector) = projections::spawn(Arc::clone(&log), cache);
+        let (projections, projector) = match model {
+            Some(model) => projections::spawn_from(Arc::clone(&log), cache, model),
+            None => projections::spawn(Arc::clone(&log), cache),
+        };
         let sleds = embedded_sleds(config, store, &control, &switchboard)?;
         first_project(&control, store).await?;
         let stopped = |error: projections::Stopped| Failure::new(Exit::Damaged, error.to_string());
@@ -182,7 +195,7 @@ impl Daemon {
         });
         control.resume(unfinished.iter().copied()).await;
         control.start_timers(Arc::new(ReadModelCensus(projections.clone())));
-        let report = Report { recovery, predecessor, unfinished: unfinished.len() };
+        let report = Report { recovery, predecessor, checkpoint, unfinished: unfinished.len() };
         let ready = Arc::new(Readiness::default());
         let keeper: Arc<dyn LogKeeper> =
             Arc::new(Keeper { journal, data: data.clone(), backing_up: Mutex::new(()) });
@@ -199,6 +212,8 @@ impl Daemon {
             fatal,
             keeper,
             upkeep,
+            making: maker.clone().map(|maker| tokio::spawn(maker.run())),
+            maker,
         };
         Ok((daemon, report))
     }
@@ -287,6 +302,12 @@ impl Daemon {
             sled.shutdown().await;
         }
         self.upkeep.abort();
+        if let Some(making) = &self.making {
+            making.abort();
+        }
+        if let Some(maker) = self.maker {
+            maker.stop().await;
+        }
         self.control.shutdown().await;
         // Both end with the log, after bringing the cache up to date.
         let _ = self.projector.await;
@@ -431,7 +452,7 @@ fn local(listener: &TcpListener) -> Result<std::net::SocketAddr, Failure> {
 
 /// For people, on stderr: where it is, what was recovered, what to type next.
 fn greet(config: &Config, (clients, sleds): (std::net::SocketAddr, std::net::SocketAddr), report: &Report) {
-    let Report { recovery, predecessor, unfinished } = report;
+    let Report { recovery, predecessor, checkpoint, unfinished } = report;
     eprintln!("musher {BUILD} is ready on http://{clients} (sleds: http://{sleds})");
     let data = config.server.data.display();
     if recovery.is_created {
@@ -440,6 +461,10 @@ fn greet(config: &Config, (clients, sleds): (std::net::SocketAddr, std::net::Soc
         let position = recovery.durable.max(Position::ZERO);
         let how = if predecessor.ended_cleanly { "after a clean stop" } else { "after a crash" };
         eprintln!("  data      {data} ({} streams, position {position}, {how})", recovery.streams);
+        if let Some(checkpoint) = checkpoint {
+            let since = position.get() - checkpoint.get();
+            eprintln!("  folded    {since} event(s), from the checkpoint at position {checkpoint}");
+        }
         if *unfinished > 0 {
             eprintln!("  resuming  {unfinished} instance(s) with unfinished work");
         }

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Crate, the crates of ours that it may use, and outside crates that it must never use.
-const ARROWS: [(&str, &[&str], &[&str]); 12] = [
+const ARROWS: [(&str, &[&str], &[&str]); 13] = [
     ("lifecycle", &[], &["tokio", "ractor", "sled", "tracing", "rand", "bincode", "axum", "reqwest"]),
     ("eventlog", &[], &["ractor", "bincode", "axum", "reqwest"]),
     ("journal", &["lifecycle", "eventlog"], &["tokio", "ractor", "sled", "axum", "reqwest"]),
@@ -13,6 +13,11 @@ const ARROWS: [(&str, &[&str], &[&str]); 12] = [
     ("sim-sled", &["sled-protocol"], &["ractor", "sled", "axum"]),
     ("actors", &["lifecycle", "eventlog", "journal", "sled-protocol"], &["sled", "axum", "reqwest"]),
     ("projections", &["lifecycle", "eventlog", "journal"], &["ractor", "sled", "axum", "reqwest"]),
+    (
+        "checkpoint",
+        &["lifecycle", "eventlog", "journal", "projections"],
+        &["tokio", "ractor", "sled", "axum", "reqwest"],
+    ),
     ("replay", &["lifecycle", "eventlog", "journal", "projections"], &["ractor", "sled", "axum", "reqwest"]),
     (
         "api",

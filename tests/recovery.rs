@@ -77,6 +77,10 @@ impl Dice {
     }
 }
 
+/// Checkpoints are made all the time, so that kills meet every step of it, and starts use them.
+const CHECKPOINTS: [(&str, &str); 2] =
+    [("MUSHER_CHECKPOINT__EVENTS", "64"), ("MUSHER_CHECKPOINT__PAUSE_S", "0")];
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_in_fifty_kills() {
     let rounds = std::env::var("MUSHER_KILL_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(ROUNDS);
@@ -84,7 +88,7 @@ async fn nothing_acknowledged_is_lost_in_fifty_kills() {
     let ledger = Ledger::default();
     let mut acknowledged = 0;
     for round in 0..rounds {
-        let daemon = Daemon::start(&data);
+        let daemon = Daemon::start_where(&data, &CHECKPOINTS);
         check(&daemon, &ledger, round).await;
         let mut dice = Dice(round);
         let (http, url) = (daemon.http.clone(), daemon.url.clone());

@@ -66,7 +66,19 @@ impl Daemon {
 
     pub fn start_with(data: &Path, more: &[&str]) -> Self {
         let mut command = serve(data);
-        command.args(more).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.args(more);
+        Self::run(command)
+    }
+
+    /// With settings from the environment.
+    pub fn start_where(data: &Path, settings: &[(&str, &str)]) -> Self {
+        let mut command = serve(data);
+        command.envs(settings.iter().copied());
+        Self::run(command)
+    }
+
+    fn run(mut command: Command) -> Self {
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         let mut said = Vec::new();

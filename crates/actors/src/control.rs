@@ -5,8 +5,8 @@ use crate::convert;
 use crate::env::Env;
 use crate::instance::{Ask, InstanceMsg};
 use crate::instances::Instances;
-use crate::ledger::LedgerHandle;
-use crate::network::{Desk, Network, NetworkStatus};
+use crate::ledger::{LedgerHandle, SharedFold};
+use crate::network::{Network, NetworkStatus};
 use crate::projects::{ProjectAsk, Projects};
 use crate::sled::SledStatus;
 use crate::sleds::Sleds;
@@ -84,13 +84,17 @@ pub struct Predecessor {
 impl ControlPlane {
     /// Folds what is shared, marks the start in the log, and starts the actors. Nothing is activated yet.
     pub async fn start(env: Env) -> Result<(Self, Predecessor), StartError> {
+        Self::start_from(env, SharedFold::default()).await
+    }
+
+    /// The same with the beginning of the log folded already: `known` must equal the fold up to its position.
+    pub async fn start_from(env: Env, known: SharedFold) -> Result<(Self, Predecessor), StartError> {
         let env = Arc::new(env);
         let predecessor = mark_start(&env).await?;
         let actor_error = |error: ractor::SpawnErr| StartError::Actor(error.to_string());
         let (root, _) = Actor::spawn(None, Root { env: Arc::clone(&env) }, ()).await.map_err(actor_error)?;
         let cell: ActorCell = root.get_cell();
-        let desk = Arc::new(Desk::new());
-        let ledger = LedgerHandle::start(&env, Arc::clone(&desk), cell.clone()).await?;
+        let (ledger, desk) = LedgerHandle::start(&env, known, cell.clone()).await?;
         let projects =
             Projects::start(Arc::clone(&env), ledger.clone(), cell.clone()).await.map_err(actor_error)?;
         let instances = Instances::start(Arc::clone(&env), cell.clone()).await.map_err(actor_error)?;

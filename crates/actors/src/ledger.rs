@@ -15,6 +15,7 @@ use eventlog::{Epoch, Position, ReadError, StreamId};
 use futures::StreamExt;
 use journal::{Event, Recorded, StreamName};
 use lifecycle::ledger::RoomAsk;
+use lifecycle::network::NetworkBook;
 use lifecycle::{
     Address, InstanceEvent, InstanceId, Ledger, ProjectId, Rejected, RoomWanted, Shortage, SledId, VmmId,
 };
@@ -52,6 +53,17 @@ struct Fold {
     position: Position,
     /// Streams that are not followed any more.
     quarantined: BTreeSet<StreamId>,
+}
+
+/// What instances share, folded from the log up to a position.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SharedFold {
+    /// The last position folded in; zero for nothing.
+    pub position: Position,
+    /// Names, addresses, room and provisioning, without grants.
+    pub ledger: Ledger,
+    /// Where every address shall lead.
+    pub book: NetworkBook,
 }
 
 /// A look at the ledger.
@@ -118,14 +130,16 @@ pub(crate) struct LedgerHandle {
 }
 
 impl LedgerHandle {
-    /// Folds the whole log, then starts the actor under `parent` and follows.
+    /// Folds what the log holds after `known`, then starts the actor under `parent` and follows. Answers the
+    /// desk that it leaves the network's wishes on, too.
     pub(crate) async fn start(
         env: &Arc<Env>,
-        desk: Arc<Desk>,
+        known: SharedFold,
         parent: ActorCell,
-    ) -> Result<Self, super::StartError> {
-        let (ledger, quarantined) = (Ledger::default(), BTreeSet::new());
-        let mut fold = Fold { ledger, desk, position: Position::ZERO, quarantined };
+    ) -> Result<(Self, Arc<Desk>), super::StartError> {
+        let SharedFold { position, ledger, book } = known;
+        let desk = Arc::new(Desk::at(position.get(), book, &ledger));
+        let mut fold = Fold { ledger, desk: Arc::clone(&desk), position, quarantined: BTreeSet::new() };
         loop {
             match env.log.read_all(fold.position.next(), FOLD_RECORDS_MAX) {
                 Ok(page) if page.is_empty() => break,
@@ -147,7 +161,7 @@ impl LedgerHandle {
             .await
             .map_err(|error| super::StartError::Actor(error.to_string()))?;
         tokio::spawn(follow(Arc::clone(env), next, actor.clone()));
-        Ok(Self { actor })
+        Ok((Self { actor }, desk))
     }
 
     async fn ask<T>(&self, after: u64, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, LedgerGone> {

@@ -37,6 +37,7 @@ mod writer;
 pub use answer::{Accepted, CommandError, RequestContext};
 pub use control::{ControlPlane, NewInstance, StartError};
 pub use env::{Clock, Env, Fatal, IdSource, Limits, PushLimits, SledConnector, TimerPeriods};
+pub use ledger::SharedFold;
 pub use network::{NetworkStatus, PeerName, PeerStatus};
 pub use operate::{QuotaUse, Quotas};
 pub use timers::{Census, TimerName, TimerStatus};

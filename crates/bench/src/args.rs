@@ -3,7 +3,7 @@
 use clap::{Args as Options, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-/// Measures the log beside a plain file on the same disk.
+/// Measures the log beside a plain file on the same disk, and how soon a killed daemon answers.
 #[derive(Debug, Parser)]
 #[command(name = "musher-bench")]
 pub struct Args {
@@ -17,6 +17,8 @@ pub struct Args {
 pub enum What {
     /// Appends, reads and reopening of the log.
     Log(LogOptions),
+    /// How soon a daemon that was killed answers again.
+    Recovery(RecoveryOptions),
     /// Opens a journal and tells how much memory that took. Run by `log` in a process of its own.
     #[command(hide = true)]
     Hold {
@@ -53,6 +55,23 @@ pub struct LogOptions {
     /// Numbers of writers that append at once.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64, 256, 1_024])]
     pub writers: Vec<u32>,
+    /// Disk to measure: everything is written into a temporary directory in there.
+    #[arg(long, default_value = ".")]
+    pub dir: PathBuf,
+}
+
+/// How `recovery` measures.
+#[derive(Debug, Options)]
+pub struct RecoveryOptions {
+    /// Print one JSON object per line instead of tables.
+    #[arg(long)]
+    pub json: bool,
+    /// Few rounds and the small store only.
+    #[arg(long)]
+    pub quick: bool,
+    /// The daemon's binary; by default the one beside this.
+    #[arg(long)]
+    pub musher: Option<PathBuf>,
     /// Disk to measure: everything is written into a temporary directory in there.
     #[arg(long, default_value = ".")]
     pub dir: PathBuf,

@@ -3,14 +3,16 @@
 //!
 //! Invariants:
 //! * every byte is used up: the codec itself would accept what trails;
-//! * a length is believed only as far as [`BYTES_MAX`] allows, before anything is allocated for it;
+//! * a length is believed only as far as [`BYTES_MAX`] allows, before anything is allocated for it; only state
+//!   whose checksums have been compared may be larger;
 //! * integers are variable-length, little-endian first; the configuration is part of codec id 1.
 
-use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+use bincode::config::{Configuration, Limit, LittleEndian, NoLimit, Varint};
 use bytes::Bytes;
 use eventlog::{CodecId, LIMITS};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::io::{Read, Write};
 
 pub(crate) use bincode::de::{Decode, Decoder};
 pub(crate) use bincode::enc::{Encode, Encoder};
@@ -24,6 +26,9 @@ const BYTES_MAX: usize = LIMITS.record_bytes_max;
 
 const CONFIG: Configuration<LittleEndian, Varint, Limit<BYTES_MAX>> =
     bincode::config::standard().with_limit::<BYTES_MAX>();
+
+/// For state that has been checked before it is decoded, and outgrows a record.
+const UNBOUNDED: Configuration<LittleEndian, Varint, NoLimit> = bincode::config::standard();
 
 /// Why bytes are no value of the wanted type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,6 +60,17 @@ pub(crate) fn encode_disposable(value: &impl Serialize) -> Vec<u8> {
 /// The state that is exactly these bytes, if its layout is still the same.
 pub(crate) fn decode_disposable<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Malformed> {
     exactly(bytes, bincode::serde::decode_from_slice(bytes, CONFIG))
+}
+
+/// Writes disposable state of any size, in whatever layout it has at present; answers its bytes.
+pub(crate) fn write_disposable(value: &impl Serialize, to: &mut impl Write) -> Result<usize, String> {
+    bincode::serde::encode_into_std_write(value, to, UNBOUNDED).map_err(|error| error.to_string())
+}
+
+/// Reads disposable state of any size, if its layout is still the same. What is read must have been checked:
+/// a length in it is believed.
+pub(crate) fn read_disposable<T: DeserializeOwned>(from: &mut impl Read) -> Result<T, Malformed> {
+    bincode::serde::decode_from_std_read(from, UNBOUNDED).map_err(|error| Malformed::Bytes(error.to_string()))
 }
 
 fn exactly<T>(bytes: &[u8], decoded: Result<(T, usize), DecodeError>) -> Result<T, Malformed> {

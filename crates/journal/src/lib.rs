@@ -41,5 +41,6 @@ pub use inputs::{decode_input, encode_input};
 pub use read::{Recorded, read};
 pub use snapshot::{
     FOLD_VERSION, SnapshotError, decode_disposable, decode_snapshot, encode_disposable, encode_snapshot,
+    read_disposable, write_disposable,
 };
 pub use stream::{StreamName, UnknownStream};

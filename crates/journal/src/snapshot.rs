@@ -10,6 +10,7 @@ use bytes::Bytes;
 use lifecycle::{Instance, SagaKind};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use std::io::{Read, Write};
 
 /// Version of the fold: of the layout of `Instance`, and of what `evolve` makes of the same events.
 pub const FOLD_VERSION: u32 = 2;
@@ -79,4 +80,16 @@ pub fn encode_disposable(value: &impl Serialize) -> Bytes {
 /// The disposable state that is exactly these bytes.
 pub fn decode_disposable<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, SnapshotError> {
     codec::decode_disposable(bytes).map_err(|error| SnapshotError::Malformed(error.to_string()))
+}
+
+/// Writes disposable state of any size; answers its bytes. Whoever stores it stores a version and checksums
+/// beside it.
+pub fn write_disposable(value: &impl Serialize, to: &mut impl Write) -> Result<usize, SnapshotError> {
+    codec::write_disposable(value, to).map_err(SnapshotError::Malformed)
+}
+
+/// Reads disposable state of any size. `from` hands out only bytes whose checksums hold: a length in them is
+/// believed.
+pub fn read_disposable<T: DeserializeOwned>(from: &mut impl Read) -> Result<T, SnapshotError> {
+    codec::read_disposable(from).map_err(|error| SnapshotError::Malformed(error.to_string()))
 }

@@ -8,7 +8,7 @@
 //! * no trouble with the cache reaches a reader: after [`FAILURES_MAX`] in a row it is not used any more.
 
 use crate::model::ReadModel;
-use crate::rows::{Loading, RowError, RowKey, head_row, row_value};
+use crate::rows::{HEAD, Loading, RowError, RowKey, head_row, is_head_of, row_value};
 use bytes::Bytes;
 use eventlog::cache::{CacheError, Row};
 use eventlog::{Cache, Position};
@@ -56,6 +56,39 @@ impl Checkpoints {
         };
         let model = checkpoints.load(durable).unwrap_or_default();
         (checkpoints, model)
+    }
+
+    /// Opens the checkpoint beside a model that comes from elsewhere, at `start`. Answers the position from which
+    /// on the cache may be written: rows that it holds of a later position stay as they are until the model is
+    /// there too, and all are written if what changed since is not known.
+    pub(crate) fn beside(
+        cache: Option<Arc<dyn Cache>>,
+        start: Position,
+        durable: Position,
+    ) -> (Self, Position) {
+        let mut checkpoints = Self {
+            distrusted: cache.as_ref().map_or(0, |cache| cache.distrusted()),
+            cache,
+            dirty: BTreeSet::new(),
+            is_all_dirty: false,
+            failures: 0,
+            trouble: None,
+        };
+        match checkpoints.held().filter(|held| *held >= start && *held <= durable) {
+            Some(held) => (checkpoints, held),
+            None => {
+                checkpoints.is_all_dirty = true;
+                (checkpoints, start)
+            }
+        }
+    }
+
+    /// Position of the rows in the cache, if this build can go on from them.
+    fn held(&self) -> Option<Position> {
+        let cache = self.cache.as_ref()?;
+        let held = cache.checkpoint(NAME).ok()?;
+        let head = cache.row(NAME, &[HEAD]).ok()??;
+        is_head_of(&head, held.get()).then_some(held)
     }
 
     /// Why the cache is not as it should be, if it is not.

@@ -38,6 +38,7 @@ pub use history::{Among, ENDED_MAX};
 pub use instances::InstanceRow;
 pub use migrations::{MigrationEnd, MigrationOutcome, MigrationRow, MigrationSide};
 pub use model::{OutOfOrder, ReadModel, VmmPlace};
-pub use projector::spawn;
+pub use projector::{spawn, spawn_from};
+pub use rows::{Loading, MODEL_VERSION, RowError, rows as model_rows};
 pub use sagas::{SagaEnd, SagaOutcome, SagaRow};
 pub use sleds::{SledLoad, SledRow};

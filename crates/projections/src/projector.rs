@@ -26,12 +26,34 @@ pub const CHECKPOINT_RECORDS: u64 = 4096;
 pub fn spawn(log: Arc<dyn Log>, cache: Option<Arc<dyn Cache>>) -> (Projections, JoinHandle<()>) {
     let target = log.durable();
     let (checkpoints, loaded) = Checkpoints::open(cache, target);
+    let checkpoint = loaded.position();
+    start(log, target, (checkpoints, checkpoint), loaded)
+}
+
+/// The same from a model that is known, which must be of this log's past: the cache is kept beside it.
+pub fn spawn_from(
+    log: Arc<dyn Log>,
+    cache: Option<Arc<dyn Cache>>,
+    known: ReadModel,
+) -> (Projections, JoinHandle<()>) {
+    let target = log.durable();
+    assert!(known.position() <= target, "a model does not know more than the log");
+    let kept = Checkpoints::beside(cache, known.position(), target);
+    start(log, target, kept, known)
+}
+
+fn start(
+    log: Arc<dyn Log>,
+    target: Position,
+    (checkpoints, checkpoint): (Checkpoints, Position),
+    loaded: ReadModel,
+) -> (Projections, JoinHandle<()>) {
     let position = loaded.position();
     let stage = if position >= target { Stage::Following } else { Stage::CatchingUp };
     let (progress, watching) = watch::channel(Progress { position, stage, cache_trouble: None });
     let model = Arc::new(RwLock::new(loaded));
     let handle = Projections::new(Arc::clone(&model), watching);
-    let projector = Projector { model, checkpoints, progress, target, checkpoint: position };
+    let projector = Projector { model, checkpoints, progress, target, checkpoint };
     (handle, tokio::spawn(projector.run(log)))
 }
 
@@ -41,7 +63,7 @@ struct Projector {
     progress: watch::Sender<Progress>,
     /// What was durable at the start.
     target: Position,
-    /// Position of the last checkpoint that was tried.
+    /// Position of the last checkpoint that was tried, or that the cache holds: none is written before it.
     checkpoint: Position,
 }
 
@@ -55,7 +77,7 @@ impl Projector {
                 why = stop;
                 break;
             }
-            if self.position().get() - self.checkpoint.get() >= CHECKPOINT_RECORDS {
+            if self.position().get().saturating_sub(self.checkpoint.get()) >= CHECKPOINT_RECORDS {
                 self.save();
             }
             // A long catch-up lets others run.

@@ -26,11 +26,11 @@ pub use key::RowKey;
 pub const MODEL_VERSION: u32 = 2;
 
 /// Key of the head row; every other tag is larger.
-const HEAD: u8 = 0;
+pub(crate) const HEAD: u8 = 0;
 
 /// Why rows are no model. The log is folded from its start instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum RowError {
+pub enum RowError {
     /// There are none, or another build wrote them.
     #[error("{0}")]
     OtherVersion(String),
@@ -169,19 +169,32 @@ fn stored_group(model: &ReadModel, project: ProjectId, group: GroupId) -> Option
     model.project(project).and_then(|project| project.groups.get(&group))
 }
 
+/// The rows of a model, the head first: what [`Loading`] makes the same model of.
+pub fn rows(model: &ReadModel) -> impl Iterator<Item = Row> + '_ {
+    let all = model.row_keys().filter_map(|key| Some((key.encode(), row_value(model, key)?)));
+    std::iter::once(head_row(model)).chain(all)
+}
+
 /// Builds a model from its rows.
-pub(crate) struct Loading {
+pub struct Loading {
     model: ReadModel,
     head: Option<StoredHead>,
 }
 
+impl Default for Loading {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Loading {
-    pub(crate) fn new() -> Self {
+    /// Before the first row.
+    pub fn new() -> Self {
         Self { model: ReadModel::default(), head: None }
     }
 
     /// Takes the next row. The head comes first: its key is the smallest.
-    pub(crate) fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), RowError> {
+    pub fn take(&mut self, key: &[u8], value: &[u8]) -> Result<(), RowError> {
         if key == [HEAD] {
             self.head = Some(read_head(value)?);
             return Ok(());
@@ -240,7 +253,7 @@ impl Loading {
     }
 
     /// The model, if the rows are all there and belong to the checkpoint.
-    pub(crate) fn finish(mut self, checkpoint: u64) -> Result<ReadModel, RowError> {
+    pub fn finish(mut self, checkpoint: u64) -> Result<ReadModel, RowError> {
         let Some(head) = self.head else {
             return Err(RowError::OtherVersion("its rows have no head".to_owned()));
         };
@@ -260,6 +273,11 @@ impl Loading {
         self.model.set_position(checkpoint);
         Ok(self.model)
     }
+}
+
+/// Whether this head row was written by this build for a model at `checkpoint`.
+pub(crate) fn is_head_of(value: &[u8], checkpoint: u64) -> bool {
+    read_head(value).is_ok_and(|head| head.position == checkpoint)
 }
 
 fn read_head(value: &[u8]) -> Result<StoredHead, RowError> {

@@ -10,7 +10,7 @@ use fleet::{Fleet, Move, name, project_id};
 use futures::FutureExt;
 use lifecycle::{InstanceEvent, VmmId};
 use projections::projector::CHECKPOINT_RECORDS;
-use projections::{Projections, ReadModel, Stage, spawn};
+use projections::{Projections, ReadModel, Stage, spawn, spawn_from};
 use std::sync::Arc;
 
 /// Its name in the cache is part of what an older build left there.
@@ -213,4 +213,38 @@ async fn a_log_that_fails_stops_it_with_the_reason() {
     };
     assert!(why.contains("poisoned"), "{why}");
     assert_eq!(of(&projections), folded(&fleet));
+}
+
+#[tokio::test]
+async fn a_model_that_is_known_goes_on_beside_a_cache_whether_that_is_ahead_behind_or_empty() {
+    for cached in [None, Some(false), Some(true)] {
+        let mut fleet = busy();
+        let cache = Arc::new(MemCache::new());
+        if cached == Some(false) {
+            run_until_closed(&fleet, &cache).await;
+            fleet = reopened(fleet);
+        }
+        fleet.create(0, "between", Some(1));
+        let known = folded(&fleet);
+        fleet.create(1, "later", Some(2));
+        fleet.act(&Move::Delete(1));
+        if cached == Some(true) {
+            run_until_closed(&fleet, &cache).await;
+            fleet = reopened(fleet);
+        }
+        let start = Some(Arc::clone(&cache) as Arc<dyn Cache>);
+        let (projections, task) = spawn_from(log(&fleet), start, known);
+        projections.caught_up().await.unwrap();
+        assert_eq!(of(&projections), folded(&fleet), "{cached:?}");
+        fleet.create(0, "last", Some(0));
+        projections.wait_for(fleet.log.durable()).await.unwrap();
+        fleet.log.close().await;
+        task.await.unwrap();
+        // What it left in the cache is whole: a start from nothing else says the same.
+        assert_eq!(cache.checkpoint(NAME).unwrap(), fleet.log.durable());
+        let fleet = reopened(fleet);
+        let (projections, _task) = spawn(log(&fleet), Some(Arc::clone(&cache) as Arc<dyn Cache>));
+        assert_eq!(projections.position(), fleet.log.durable(), "nothing had to be folded");
+        assert_eq!(of(&projections), folded(&fleet), "{cached:?}");
+    }
 }

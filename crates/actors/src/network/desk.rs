@@ -44,8 +44,9 @@ struct Changes<K, V> {
 }
 
 impl<K: Ord + Copy, V: Copy> Changes<K, V> {
-    const fn new() -> Self {
-        Self { newest: VecDeque::new(), dropped: 0 }
+    /// Nothing up to a position is remembered.
+    const fn after_position(position: u64) -> Self {
+        Self { newest: VecDeque::new(), dropped: position }
     }
 
     fn push(&mut self, generation: u64, key: K, value: V) {
@@ -94,19 +95,23 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    pub(crate) fn new() -> Self {
+    /// A desk with a book that has been folded up to a position, and the ledger of that position.
+    pub(crate) fn at(position: u64, book: NetworkBook, ledger: &Ledger) -> Self {
+        // A wished producer's VMM is held: the ledger knows its place for as long.
+        let place = |vmm| ledger.vmm(vmm).map(|place| (vmm, (place.instance, place.sled)));
+        let places = book.producers().filter_map(|production| place(production.vmm)).collect();
         let state = State {
-            book: NetworkBook::default(),
-            position: 0,
-            places: BTreeMap::new(),
-            mappings: Changes::new(),
-            producers: Changes::new(),
+            book,
+            position,
+            places,
+            mappings: Changes::after_position(position),
+            producers: Changes::after_position(position),
             unread: BTreeMap::new(),
         };
         Self {
             state: Mutex::new(state),
-            newest_mapping: watch::Sender::new(0),
-            newest_producer: watch::Sender::new(0),
+            newest_mapping: watch::Sender::new(position),
+            newest_producer: watch::Sender::new(position),
         }
     }
 
@@ -216,7 +221,7 @@ mod tests {
 
     #[test]
     fn changes_are_bounded_and_whoever_is_too_far_behind_is_told_so() {
-        let mut changes = Changes::new();
+        let mut changes = Changes::after_position(0);
         let last = CHANGES_MAX as u64 + 10;
         for generation in 1..=last {
             changes.push(generation, generation % 3, generation);

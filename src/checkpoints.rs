@@ -1,0 +1,133 @@
+//! The daemon's checkpoints: which one a start uses, and when another is made.
+//!
+//! Invariants:
+//! * a log that has lost records is folded whole, and gets no checkpoint: what rests on the loss must be found;
+//! * one is made at a time, on a thread of its own, with a pause between two;
+//! * a checkpoint that cannot be made costs the next start time, and is logged; nothing else comes of it.
+
+use crate::config::Checkpoint as Settings;
+use actors::SharedFold;
+use checkpoint::{MakeError, State, advance, newest};
+use eventlog::journal::{Journal, Recovery, StoreId};
+use eventlog::{Log, Position};
+use projections::ReadModel;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// A clean stop makes a checkpoint if this part of what makes one due otherwise has been written since.
+const STOP_PART: u64 = 16;
+
+/// Where the checkpoints of a data directory are.
+pub fn directory(data: &Path) -> PathBuf {
+    data.join("checkpoints")
+}
+
+/// Whether the whole log is there to be folded: only then a checkpoint says what folding it would.
+fn is_whole(recovery: &Recovery) -> bool {
+    recovery.damaged.is_empty()
+        && recovery.quarantined.is_empty()
+        && recovery.lost.is_none()
+        && recovery.nameless == 0
+}
+
+/// The checkpoint to start from; none if there is none, or none that may be used.
+pub fn starting_point(data: &Path, journal: &Arc<Journal>, recovery: &Recovery) -> Option<State> {
+    if !is_whole(recovery) {
+        return None;
+    }
+    let found = newest(&directory(data), journal.store_id(), journal);
+    for (path, why) in &found.refused {
+        tracing::warn!(path = %path.display(), %why, "this checkpoint is not used");
+    }
+    found.state
+}
+
+/// What the parts of the daemon start with: the shared fold, and the read model if it is known.
+pub fn parts(known: Option<State>) -> (SharedFold, Option<ReadModel>) {
+    let Some(state) = known else {
+        return (SharedFold::default(), None);
+    };
+    let position = state.position();
+    (SharedFold { position, ledger: state.ledger, book: state.book }, Some(state.model))
+}
+
+/// Makes the checkpoints of one daemon.
+pub struct Maker {
+    dir: PathBuf,
+    store: StoreId,
+    log: Arc<dyn Log>,
+    settings: Settings,
+    /// Where the newest is. Held while one is made.
+    newest: Mutex<Position>,
+}
+
+impl Maker {
+    /// A maker for a log whose checkpoint at `newest` was started from; none if there are to be none.
+    pub fn new(
+        data: &Path,
+        journal: &Arc<Journal>,
+        recovery: &Recovery,
+        settings: &Settings,
+        newest: Position,
+    ) -> Option<Arc<Self>> {
+        if settings.events == 0 || !is_whole(recovery) {
+            return None;
+        }
+        Some(Arc::new(Self {
+            dir: directory(data),
+            store: journal.store_id(),
+            log: Arc::clone(journal) as Arc<dyn Log>,
+            settings: settings.clone(),
+            newest: Mutex::new(newest),
+        }))
+    }
+
+    /// Makes one whenever it is due, until the log closes or the task is aborted.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            let due = Position::new(self.position().get() + self.settings.events);
+            if self.log.wait_durable(due).await.is_err() {
+                return;
+            }
+            Arc::clone(&self).make_aside(self.settings.events).await;
+            tokio::time::sleep(Duration::from_secs(self.settings.pause_s)).await;
+        }
+    }
+
+    /// Makes the last one before a clean stop, if enough has been written since the one before.
+    pub async fn stop(self: Arc<Self>) {
+        let least = (self.settings.events / STOP_PART).max(1);
+        self.make_aside(least).await;
+    }
+
+    fn position(&self) -> Position {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "nothing simulated waits for it, and its order does not matter"
+    )]
+    async fn make_aside(self: Arc<Self>, least: u64) {
+        let made = tokio::task::spawn_blocking(move || self.make(least)).await;
+        match made {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "no checkpoint: the next start takes longer"),
+            Err(error) => tracing::error!(%error, "making a checkpoint failed: the next start takes longer"),
+        }
+    }
+
+    /// Makes one if `least` events have come since the newest.
+    fn make(&self, least: u64) -> Result<(), MakeError> {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.log.durable().get() < newest.get() + least {
+            return Ok(());
+        }
+        if let Some(made) = advance(&self.dir, self.store, &self.log)? {
+            tracing::info!(position = %made.position, base = %made.base, bytes = made.bytes, "checkpoint");
+            *newest = made.position;
+        }
+        Ok(())
+    }
+}
