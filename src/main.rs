@@ -11,6 +11,7 @@ mod cli;
 mod client;
 mod config;
 mod config_verbs;
+mod debugger;
 mod demo;
 mod embedded;
 mod exit;
@@ -80,7 +81,9 @@ async fn perform(command: Command) -> Outcome {
         Command::Sled { verb: SledCommand::Operate(verb) } => operate::sled(verb).await,
         Command::Sled { verb: SledCommand::Run(args) } => sled_run::run(&args).await,
         Command::Log { verb } => offline::log(verb).await,
-        Command::Replay(args) => offline::replay(&args),
+        Command::Replay(args) => debugger::run(&args).await,
+        Command::Upgrade { verb } => debugger::check_upgrade(verb),
+        Command::Rules { planted } => debugger::whatif::answer_others(planted.as_deref()),
         Command::Chaos { .. } => unreachable!("handled before the runtime"),
         Command::Events(args) => feed::run(&args).await,
         Command::Trace(args) => looking::trace(&args).await,
