@@ -43,7 +43,8 @@ pub async fn run(args: &ReplayArgs) -> Outcome {
     if let Some(text) = &args.grep {
         let hits = replay::grep(past.source(), instance, text, args.limit, &mut progress("searched"));
         let hits = hits.map_err(|error| past.failure(error))?;
-        return show::hits(&hits, args.output);
+        show::hits(&hits, args.output);
+        return Ok(());
     }
     if let Some(text) = &args.until {
         return until(&past, instance, text, args);
@@ -55,7 +56,8 @@ pub async fn run(args: &ReplayArgs) -> Outcome {
                 .hint("name a position such as @1234, or a time"));
         }
         let fleet = replay::fleet_at(past.source(), at, &mut progress("folded"));
-        return show::fleet(&fleet.map_err(|error| past.failure(error))?, args.output);
+        show::fleet(&fleet.map_err(|error| past.failure(error))?, args.output);
+        return Ok(());
     }
     if args.stats {
         return stats(&past, instance, args);
@@ -73,7 +75,8 @@ pub async fn run(args: &ReplayArgs) -> Outcome {
     if let Some(range) = &args.diff {
         let (from, to) = between(range)?;
         let diff = replay::state_diff(past.source(), id, from, to);
-        return show::diff(&diff.map_err(|error| past.failure(error))?, args.output);
+        show::diff(&diff.map_err(|error| past.failure(error))?, args.output);
+        return Ok(());
     }
     let at = moment(args.at.as_deref())?;
     let state = replay::state_at(past.source(), id, at).map_err(|error| past.failure(error))?;

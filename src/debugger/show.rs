@@ -1,6 +1,5 @@
 //! Answers about the past as people read them.
 
-use crate::exit::Outcome;
 use crate::output::{self, Format, Paint};
 use replay::grep::Hits;
 use replay::{AppendCosts, Fleet, InstanceState, Reached, StateDiff, Stats};
@@ -27,9 +26,9 @@ pub fn state(state: &InstanceState, format: Format) {
 }
 
 /// What differs, a line per field: what was in red, what is in green.
-pub fn diff(diff: &StateDiff, format: Format) -> Outcome {
+pub fn diff(diff: &StateDiff, format: Format) {
     if output::structured(format, diff) {
-        return Ok(());
+        return;
     }
     let (from, to) = (&diff.from, &diff.to);
     output::line(format!(
@@ -49,7 +48,6 @@ pub fn diff(diff: &StateDiff, format: Format) -> Outcome {
     for change in &diff.changes {
         output::line(change_line(change));
     }
-    Ok(())
 }
 
 /// One field that differs.
@@ -69,9 +67,9 @@ pub fn plain(value: &Value) -> String {
 }
 
 /// The fleet: instances, then sleds.
-pub fn fleet(fleet: &Fleet, format: Format) -> Outcome {
+pub fn fleet(fleet: &Fleet, format: Format) {
     if output::structured(format, fleet) {
-        return Ok(());
+        return;
     }
     let time = fleet.time.as_deref().unwrap_or("the beginning");
     output::line(format!(
@@ -120,7 +118,6 @@ pub fn fleet(fleet: &Fleet, format: Format) -> Outcome {
     for broken in &fleet.unreadable {
         output::line(format!("{} cannot be folded: {}", broken.stream, broken.why));
     }
-    Ok(())
 }
 
 fn word(value: &impl serde::Serialize) -> String {
@@ -143,9 +140,9 @@ pub fn reached(reached: &Reached, format: Format) {
 }
 
 /// Events that mention something.
-pub fn hits(hits: &Hits, format: Format) -> Outcome {
+pub fn hits(hits: &Hits, format: Format) {
     if output::structured(format, &hits.items) {
-        return Ok(());
+        return;
     }
     for hit in &hits.items {
         output::line(format!(
@@ -157,7 +154,6 @@ pub fn hits(hits: &Hits, format: Format) -> Outcome {
     if shown < hits.total {
         eprintln!("{} of {} events; --limit shows more", shown, hits.total);
     }
-    Ok(())
 }
 
 /// The log in numbers.

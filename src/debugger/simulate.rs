@@ -15,7 +15,7 @@ use std::path::PathBuf;
 pub fn run(past: &Past, id: InstanceId, args: &ReplayArgs) -> Outcome {
     let incident = replay::incident(past.source(), id, &mut progress("read"));
     let incident = incident.map_err(|error| past.failure(error))?;
-    let made = reenact(&History { own: &incident.own, around: &incident.around })
+    let made = reenact(&History { own: &incident.own, around: &incident.around, end: incident.end })
         .map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
     let named = args.instance.as_deref().unwrap_or("instance");
     let to = args.to.clone().unwrap_or_else(|| PathBuf::from(format!("{named}.scenario.json")));

@@ -25,7 +25,7 @@ pub const COMMAND: &str = "rules";
 /// Longest wait for a greeting: a process starts in milliseconds.
 const HELLO_MAX: Duration = Duration::from_secs(10);
 /// Longest wait for an answer: a question holds no more than a few hundred decisions.
-const ANSWER_MAX: Duration = Duration::from_secs(60);
+const ANSWER_MAX: Duration = Duration::from_mins(1);
 /// Bytes kept of what the other build says on stderr.
 const SAID_BYTES_MAX: u64 = 1_024;
 

@@ -20,9 +20,9 @@ use crate::verb::Verb;
 use journal::{Event, Recorded, StreamName};
 use lifecycle::{
     AutoRestartPolicy, Command, Effect, EffectResult, Evidence, FailureReason, Input, Instance,
-    InstanceEvent, Refusal, SledEvent, SledId, Span, SystemEvent, Timestamp, VmmState, effects, evolve,
+    InstanceEvent, Refusal, SledEvent, SledId, Span, SystemEvent, Timestamp, Vmm, VmmState, effects, evolve,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Seeds of the run that are tried.
 pub const SEEDS_TRIED: u64 = 64;
@@ -44,6 +44,8 @@ pub struct History<'a> {
     pub own: &'a [Recorded],
     /// Events of sleds and of the system, in order of the log.
     pub around: &'a [Recorded],
+    /// Latest recorded time of the whole log.
+    pub end: Timestamp,
 }
 
 /// A scenario and how well it follows.
@@ -231,9 +233,8 @@ impl Making {
             }
         }
         // The end of the log: what was to be sent and was not answered is still awaited.
-        let last = history.own.iter().chain(history.around).map(|it| it.meta.time.micros() / 1_000).max();
         let before = self.clock.1;
-        let end = self.tick(Timestamp::from_micros(last.unwrap_or_default().saturating_mul(1_000)));
+        let end = self.tick(history.end);
         self.silence(state.as_ref(), before, end);
     }
 
@@ -245,13 +246,16 @@ impl Making {
         self.clock.1
     }
 
-    /// Sleds that had something to do and said nothing were cut off.
+    /// Sleds that had something to do, or a VMM on its way, and said nothing were cut off.
     fn silence(&mut self, state: Option<&Instance>, from: u64, to: u64) {
-        if to - from < SILENCE_MS {
+        let Some(state) = state.filter(|_| to - from >= SILENCE_MS) else {
             return;
-        }
-        for effect in state.map(effects).unwrap_or_default() {
-            if let Some(sled) = self.sleds.get(&effect.sled()).copied() {
+        };
+        let on_its_way = |vmm: &&Vmm| matches!(vmm.state, VmmState::Rebooting | VmmState::Stopping);
+        let awaited = state.vmms.values().filter(on_its_way).map(|vmm| vmm.sled);
+        let silent: BTreeSet<SledId> = effects(state).into_iter().map(Effect::sled).chain(awaited).collect();
+        for sled in silent {
+            if let Some(sled) = self.sleds.get(&sled).copied() {
                 let (at, lasts, direction) = (from + 1, to - from, Direction::Both);
                 self.faults.push(Fault::Partition { at, lasts, sled, direction });
             }
@@ -348,7 +352,7 @@ impl Making {
         };
         match event {
             SledEvent::ProvisionableChanged { provisionable: true, .. } => {
-                self.request(Verb::Uncordon { sled }, at)
+                self.request(Verb::Uncordon { sled }, at);
             }
             SledEvent::ProvisionableChanged { .. } => self.request(Verb::Cordon { sled }, at),
             SledEvent::Expunged { .. } => self.request(Verb::Expunge { sled }, at),

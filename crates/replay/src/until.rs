@@ -187,7 +187,7 @@ fn is_value(found: &Value, wanted: &str) -> bool {
             text == wanted || (wanted.len() >= ID_CHARS_MIN && is_id(text) && text.starts_with(wanted))
         }
         Value::Object(fields) => fields.len() == 1 && fields.contains_key(wanted),
-        other => other.to_string() == wanted,
+        other => *other.to_string() == *wanted,
     }
 }
 
@@ -204,7 +204,7 @@ pub fn until(
     let (mut state, mut before, mut actor, mut found) = (None, None, String::new(), None);
     let seen = each_of_stream(source, StreamName::Instance(instance), &mut |record| {
         let recorded = read(&record)?;
-        begin(&recorded, &state, &mut before, &mut actor);
+        begin(&recorded, state.as_ref(), &mut before, &mut actor);
         apply_instance(&mut state, &recorded)?;
         found = look(wanted, before.as_ref(), state.as_ref(), &recorded, &actor);
         Ok(if found.is_some() { Flow::Break(()) } else { Flow::Continue(()) })
@@ -229,7 +229,7 @@ pub fn until_of_any(
             return Ok(Flow::Continue(()));
         };
         let own = folds.instances.get(&id).and_then(Option::as_ref);
-        begin(&recorded, &own.cloned(), &mut before, &mut actor);
+        begin(&recorded, own, &mut before, &mut actor);
         folds.take(record, At::Now);
         let state = folds.instances.get(&id).and_then(Option::as_ref);
         found = look(wanted, before.as_ref(), state, &recorded, &actor);
@@ -238,9 +238,9 @@ pub fn until_of_any(
     Ok(found)
 }
 
-fn begin(recorded: &Recorded, state: &Option<Instance>, before: &mut Option<Instance>, actor: &mut String) {
+fn begin(recorded: &Recorded, state: Option<&Instance>, before: &mut Option<Instance>, actor: &mut String) {
     if recorded.index.0 == 0 {
-        before.clone_from(state);
+        *before = state.cloned();
         *actor = recorded.context.as_ref().map_or_else(|| "unknown".to_owned(), |it| it.actor.to_string());
     }
 }
