@@ -3,9 +3,10 @@
 use crate::access::TokenVerb;
 pub use crate::client_args::{ClientArgs, HowArgs, ServerArgs, WaitArgs, WatchArgs};
 use crate::config_verbs::ConfigVerb;
+pub use crate::debugger::args::{ReplayArgs, UpgradeVerb};
 use crate::doctor::DoctorArgs;
 use crate::feed::EventsArgs;
-pub use crate::log_args::{LogVerb, ReplayArgs};
+pub use crate::log_args::LogVerb;
 use crate::looking::{TraceArgs, WhatisArgs};
 use crate::manual::ManArgs;
 use crate::operate_args::{
@@ -82,8 +83,20 @@ pub enum Command {
         #[command(subcommand)]
         verb: LogVerb,
     },
-    /// Look at any past moment of a stopped data directory, or verify all of it.
-    Replay(ReplayArgs),
+    /// Look at any past moment: of a stopped directory, an export, a backup or a running daemon.
+    Replay(Box<ReplayArgs>),
+    /// Upgrades: check.
+    Upgrade {
+        #[command(subcommand)]
+        verb: UpgradeVerb,
+    },
+    /// Answer another build's `replay --with`, on stdin and stdout.
+    #[command(hide = true)]
+    Rules {
+        /// Decide with this planted bug.
+        #[arg(long, value_name = "BUG")]
+        planted: Option<String>,
+    },
     /// Seeded fault campaigns against the rules, the log and simulated sleds.
     Chaos {
         #[command(subcommand)]

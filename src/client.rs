@@ -3,6 +3,7 @@
 use crate::cli::{HowArgs, ServerArgs};
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Column, Format, text};
+use bytes::Bytes;
 use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use std::io::Write as _;
@@ -117,6 +118,19 @@ impl Client {
         }
         let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
         if answer.status().is_success() { Ok(answer) } else { Err(refusal(answer).await) }
+    }
+
+    /// GET of something that is no JSON.
+    pub async fn bytes(&self, path: &str, query: &[(&str, &str)]) -> Result<Bytes, ClientError> {
+        let mut request = self.http.get(format!("{}{path}", self.server)).query(query);
+        if let Some(token) = &self.token {
+            request = request.bearer_auth(token);
+        }
+        let answer = request.send().await.map_err(|error| self.unreachable(&error))?;
+        if !answer.status().is_success() {
+            return Err(refusal(answer).await);
+        }
+        answer.bytes().await.map_err(|error| self.unreachable(&error))
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> ClientError {

@@ -1,8 +1,8 @@
-//! Flags of what looks at the log itself: `log` and `replay`. Raw arguments only, as in [`crate::cli`].
+//! Flags of what looks at the log itself. Raw arguments only, as in [`crate::cli`].
 
 use crate::cli::ClientArgs;
 use crate::output::Format;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use std::path::PathBuf;
 
 /// Verbs of `log`.
@@ -97,37 +97,4 @@ pub enum LogVerb {
         #[command(flatten)]
         client: ClientArgs,
     },
-}
-
-/// Flags of `replay`.
-#[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  musher replay web-1 --at -30s\n  musher replay web-1 --history\n  \
-                        musher replay --verify")]
-pub struct ReplayArgs {
-    /// Name, UUID, or the first 8 or more characters of a UUID.
-    pub instance: Option<String>,
-    /// Moment: #VERSION, a log position, an RFC 3339 time, or an age such as -30s.
-    #[arg(long, allow_hyphen_values = true)]
-    pub at: Option<String>,
-    /// Every event instead of the state.
-    #[arg(long)]
-    pub history: bool,
-    /// Fold everything again: invariants hold, decisions repeat, snapshots agree.
-    #[arg(long)]
-    pub verify: bool,
-    /// Every instance (with --verify; the default without an instance).
-    #[arg(long)]
-    pub all: bool,
-    /// Stopped data directory.
-    #[arg(long, value_name = "DIR", default_value = "./data", conflicts_with = "file")]
-    pub data: PathBuf,
-    /// Export file, instead of a directory.
-    #[arg(long, value_name = "EXPORT")]
-    pub file: Option<PathBuf>,
-    /// Project of a name.
-    #[arg(short, long, default_value = "demo")]
-    pub project: String,
-    /// Shape of the output.
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Format,
 }

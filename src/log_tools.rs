@@ -5,8 +5,8 @@
 
 use crate::cli::{ClientArgs, LogVerb};
 use crate::client::Client;
+use crate::debugger::past::Stopped;
 use crate::exit::{Exit, Failure, Outcome};
-use crate::offline::Stopped;
 use crate::output::{self, Format};
 use crate::store::{is_inside, open_failure, stopped_journal};
 use eventlog::portable::{self, ExportReader, export_file, import_file};

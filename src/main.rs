@@ -13,6 +13,7 @@ mod client;
 mod client_args;
 mod config;
 mod config_verbs;
+mod debugger;
 mod demo;
 mod doctor;
 mod embedded;
@@ -88,7 +89,9 @@ async fn perform(command: Command) -> Outcome {
         Command::Sled { verb: SledCommand::Operate(verb) } => operate::sled(verb).await,
         Command::Sled { verb: SledCommand::Run(args) } => sled_run::run(&args).await,
         Command::Log { verb } => offline::log(verb).await,
-        Command::Replay(args) => offline::replay(&args),
+        Command::Replay(args) => debugger::run(&args).await,
+        Command::Upgrade { verb } => debugger::check_upgrade(verb),
+        Command::Rules { planted } => debugger::whatif::answer_others(planted.as_deref()),
         Command::Chaos { .. } => unreachable!("handled before the runtime"),
         Command::Events(args) => feed::run(&args).await,
         Command::Trace(args) => looking::trace(&args).await,

@@ -190,6 +190,24 @@ fn grid(headers: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> String
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// A colour of words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Paint {
+    /// What was.
+    Red = 31,
+    /// What is.
+    Green = 32,
+}
+
+/// The text in a colour, if there are any.
+pub fn painted(paint: Paint, text: &str) -> String {
+    if IS_COLORED.get().copied().unwrap_or(false) {
+        format!("\x1b[{}m{text}\x1b[0m", paint as u8)
+    } else {
+        text.to_owned()
+    }
+}
+
 /// States in the colour of how they are; everything else as it is.
 fn colored(word: &str) -> String {
     let code = match word {

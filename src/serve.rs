@@ -386,7 +386,8 @@ fn limits(limits: &crate::config::Limits) -> ApiConfig {
     }
 }
 
-fn policy(config: &Config) -> Policy {
+/// Limits that decisions use.
+pub fn policy(config: &Config) -> Policy {
     let instances = &config.instances;
     Policy {
         start_deadline: Span::from_secs(instances.start_deadline_s),

@@ -24,6 +24,11 @@ macro_rules! bugs {
             /// Every bug that `prove` looks for.
             pub const PROVED: &'static [Self] = &[$(Self::$variant,)*];
 
+            /// The bug of this name.
+            pub fn named(name: &str) -> Option<Self> {
+                Self::PROVED.iter().copied().find(|bug| bug.name() == name)
+            }
+
             /// What people read.
             pub const fn name(self) -> &'static str {
                 match self {

@@ -23,6 +23,7 @@ mod draws;
 mod faults;
 mod generate;
 pub mod prove;
+mod recorded;
 pub mod report;
 mod scenario;
 mod shrink;
@@ -38,10 +39,11 @@ pub use checks::{Failure, FailureKind};
 pub use coverage::{Coverage, Sometimes};
 pub use faults::{Direction, EffectKind, Entity, Fault, LoseUnsynced, Mishap, Phase, Refused, Side, Window};
 pub use generate::{PROFILES, Profile, profile, scenario};
+pub use recorded::{History, NoScenario, Reenactment, SEEDS_TRIED, reenact};
 pub use scenario::{
     FAULTS_MAX, FORMAT, MIGRATE_DEADLINE_MS_MAX, REQUESTS_MAX, RESTART_MS_MAX, RESTARTS_MAX, Request,
     RestartShape, SAFETY_MS_MAX, SLEDS_MAX, START_DEADLINE_MS_MAX, Scenario, SledShape, Unreadable,
 };
 pub use shrink::{RUNS_MAX, Shrunk, shrink};
 pub use verb::Verb;
-pub use world::{Outcome, QUIESCE_MAX_US, STEPS_MAX, run};
+pub use world::{Outcome, QUIESCE_MAX_US, STEPS_MAX, decide_with, run};

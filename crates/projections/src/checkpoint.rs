@@ -32,6 +32,13 @@ pub(crate) struct Checkpoints {
     trouble: Option<String>,
 }
 
+/// The read model that a cache holds; none if it holds none that this build can use. `durable` is the end of the
+/// log. The cache is not written.
+pub fn stored_model(cache: &dyn Cache, durable: Position) -> Option<ReadModel> {
+    let checkpoint = cache.checkpoint(NAME).ok().filter(|it| *it != Position::ZERO && *it <= durable)?;
+    load_rows(cache, checkpoint).ok()
+}
+
 /// What to write: taken from the model under its lock, written without it.
 pub(crate) struct Writing {
     position: Position,

@@ -31,6 +31,7 @@ pub mod rows;
 pub mod sagas;
 pub mod sleds;
 
+pub use checkpoint::stored_model;
 pub use directory::{Order, PAGE_ROWS_MAX, Page, Scan};
 pub use groups::GroupRow;
 pub use handle::{Health, Projections, Stage, Stopped};

@@ -10,16 +10,22 @@
 //! * whatever the log holds is answered or named by place; nothing in it makes this code panic;
 //! * memory follows the number of instances, never the length of the log.
 //!
-//! Reading order: [`source`] and [`at`] (where and when), [`mod@history`] and [`state`] (what was),
-//! [`mod@explain`] (why it is as it is), [`mod@trace`] (what came of a request), [`mod@verify`] (whether it may
-//! have been), [`mod@stats`] and [`costs`] (how much of it there is).
+//! Reading order: [`source`] and [`at`] (where and when), [`mod@history`], [`mod@lanes`], [`state`], [`diff`] and
+//! [`fleet`] (what was), [`find`], [`mod@grep`] and [`mod@until`] (where it was), [`mod@explain`] (why it is as it is), [`mod@trace`] (what came of a request), [`mod@verify`] (whether it may
+//! have been), [`whatif`] and [`upgrade`] (what others would make of it), [`mod@stats`] and [`costs`] (how much of it there is).
 
 pub mod at;
 pub mod costs;
+pub mod diff;
 pub mod error;
 pub mod explain;
+pub mod find;
+pub mod fleet;
+pub mod grep;
 mod guard;
 pub mod history;
+pub mod incident;
+pub mod lanes;
 mod names;
 pub mod source;
 pub mod state;
@@ -28,15 +34,26 @@ mod summary;
 pub mod table;
 pub mod time;
 pub mod trace;
+pub mod until;
+pub mod upgrade;
 pub mod verify;
+pub mod whatif;
 
 pub use at::{At, AtError};
 pub use costs::{AppendCosts, Cost, append_costs};
+pub use diff::{Change, StateDiff, changes, state_diff};
 pub use error::Error;
 pub use explain::{Explanation, explain};
+pub use find::{Found, find_instance};
+pub use fleet::{Fleet, FleetInstance, FleetSled, fleet_at};
+pub use grep::{Hit, Hits, grep};
 pub use history::{Entry, history, last_asked};
+pub use incident::{Incident, incident};
+pub use lanes::{Lanes, lanes};
 pub use source::Source;
 pub use state::{InstanceState, state_at};
 pub use stats::{Stats, stats};
 pub use table::history_table;
-pub use verify::{Finding, FindingKind, Options, Progress, Scope, VerifyReport, verify};
+pub use until::{Condition, Reached, until, until_of_any};
+pub use upgrade::{Upgrade, check_upgrade};
+pub use verify::{Finding, FindingKind, Options, Progress, Scope, VerifyReport, verify, verify_read_model};

@@ -1,6 +1,7 @@
 //! Where the past is read from: a journal that nobody writes, an export, or the log of a running daemon.
 
 use crate::error::Error;
+use crate::verify::Progress;
 use eventlog::portable::ExportReader;
 use eventlog::{JournalReader, Log, Position, ReadError, Record, StreamId, Version};
 use journal::StreamName;
@@ -85,4 +86,57 @@ pub(crate) fn log_page(source: &dyn Source, from: u64, limit: usize) -> Result<V
 /// Whether the event with this (index, count) is the last of its append.
 pub(crate) const fn ends_append(index: (u16, u16)) -> bool {
     matches!(index.1.checked_sub(1), Some(last) if last == index.0)
+}
+
+/// Whether a walk through the log goes on.
+pub(crate) type Flow = std::ops::ControlFlow<()>;
+
+/// Gives every record from position 1 to `last` to `each`, in order, until it breaks. `progress` is called once
+/// per page.
+pub(crate) fn each_record(
+    source: &dyn Source,
+    last: u64,
+    progress: &mut dyn FnMut(Progress),
+    each: &mut dyn FnMut(Record) -> Result<Flow, Error>,
+) -> Result<(), Error> {
+    let total = last.min(source.durable().get());
+    let mut next = 1;
+    while next <= total {
+        let left = usize::try_from(total - next + 1).unwrap_or(usize::MAX);
+        let page = log_page(source, next, left.min(PAGE_RECORDS))?;
+        let Some(end) = page.last().map(|record| record.position.get()) else {
+            break;
+        };
+        for record in page {
+            if each(record)?.is_break() {
+                return Ok(());
+            }
+        }
+        next = end + 1;
+        progress(Progress { done: end, total });
+    }
+    Ok(())
+}
+
+/// Gives every record of a stream from version 1 on to `each`, in order, until it breaks; answers how many there
+/// were.
+pub(crate) fn each_of_stream(
+    source: &dyn Source,
+    stream: StreamName,
+    each: &mut dyn FnMut(Record) -> Result<Flow, Error>,
+) -> Result<u64, Error> {
+    let mut seen = 0;
+    loop {
+        let page = stream_page(source, stream, seen + 1, PAGE_RECORDS)?;
+        let is_last = page.len() < PAGE_RECORDS;
+        for record in page {
+            seen += 1;
+            if each(record)?.is_break() {
+                return Ok(seen);
+            }
+        }
+        if is_last {
+            return Ok(seen);
+        }
+    }
 }

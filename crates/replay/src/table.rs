@@ -19,20 +19,22 @@ pub fn history_table(entries: &[Entry]) -> String {
             entry.summary.clone(),
         ]);
     }
-    render(&rows)
+    grid(&rows)
 }
 
-fn render<const COLUMNS: usize>(rows: &[[String; COLUMNS]]) -> String {
-    let mut widths = [0; COLUMNS];
-    for row in rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
+/// Rows of as many cells as the first one.
+pub(crate) fn grid<Row: AsRef<[String]>>(rows: &[Row]) -> String {
+    let rows: Vec<&[String]> = rows.iter().map(AsRef::as_ref).collect();
+    let mut widths = vec![0; rows.first().map_or(0, |row| row.len())];
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(*row) {
             *width = (*width).max(cell.chars().count());
         }
     }
     let mut text = String::new();
     for row in rows {
         let mut line = String::new();
-        for (width, cell) in widths.iter().zip(row) {
+        for (width, cell) in widths.iter().zip(row.iter()) {
             let _ = write!(line, "{cell:<width$}  ");
         }
         text.push_str(line.trim_end());
@@ -48,6 +50,6 @@ mod tests {
     #[test]
     fn columns_are_as_wide_as_their_widest_cell_and_lines_do_not_trail() {
         let rows = [["A", "B"], ["größe", "x"]].map(|row| row.map(str::to_owned));
-        assert_eq!(render(&rows), "A      B\ngröße  x\n");
+        assert_eq!(grid(&rows), "A      B\ngröße  x\n");
     }
 }

@@ -51,7 +51,8 @@ pub(super) const QUERY: &[(&str, &str, &str)] = &[
     ("at", "string", "`#118` (version), `@1234` (position), an RFC 3339 time, `-30s`, `now`."),
     ("after", "string", "Behind this version or position; of migrations and sagas: behind this id."),
     ("state", "string", "`all` (default) or `under_way`."),
-    ("from", "integer", "First position."),
+    ("from", "integer", "First position; of one stream, first version."),
+    ("stream", "string", "One stream, such as instance/<id>."),
     ("instance", "string", "Events of this instance only: UUID, or name with `project`."),
     ("kind", "string", "Events of these names only, separated by commas."),
     ("follow", "boolean", "Whether to go on behind what is durable; true if not said."),
@@ -279,6 +280,12 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Events behind a position, or the newest.",
         &["after", "limit"],
         Answer::Json("Tail"),
+    ),
+    get(
+        "/ops/v1/log/records",
+        "A page of records as they are stored, of the log or of one stream.",
+        &["stream", "from", "limit"],
+        Answer::Other("application/octet-stream"),
     ),
     get(
         "/ops/v1/log/export",

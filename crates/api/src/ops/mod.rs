@@ -9,6 +9,7 @@ mod keep;
 mod log;
 mod migrations;
 mod quotas;
+mod records;
 mod sagas;
 mod sleds;
 mod timers;
@@ -50,6 +51,7 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/sleds/{sled}/expunge", post(sleds::expunge))
         .route("/log/stats", get(log::stats))
         .route("/log/tail", get(keep::tail))
+        .route("/log/records", get(records::page))
         .route("/log/export", get(keep::export_log))
         .route("/log/snapshot", post(keep::snapshot))
         .route("/log/compact", post(keep::compact))

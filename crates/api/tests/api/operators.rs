@@ -1,7 +1,8 @@
 //! `/ops/v1`.
 
 use crate::stack::{Stack, new_instance};
-use axum::http::Method;
+use axum::body::Body;
+use axum::http::{Method, Request};
 use serde_json::json;
 
 #[tokio::test(start_paused = true)]
@@ -102,4 +103,34 @@ async fn sleds_the_log_and_what_needs_attention_are_shown() {
     assert_eq!((&line["kind"], &line["name"]), (&json!("failed"), &json!("web")));
     assert_eq!(line["subject"], format!("instance/{id}"));
     assert!(line["reason"].as_str().unwrap().contains("its VMM failed"), "{line}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_come_in_bounded_pages_as_they_are_stored() {
+    let stack = Stack::start(1).await;
+    stack.project("demo").await;
+    let id = stack.create("demo", "web", true).await.text("id");
+    stack.until_run_state(&id, "running").await;
+    let page = async |query: &str| {
+        let request = Request::get(format!("/ops/v1/log/records?{query}")).body(Body::empty()).unwrap();
+        let answer = stack.raw(request).await;
+        assert_eq!(answer.status(), 200, "{query}");
+        let bytes = axum::body::to_bytes(answer.into_body(), 8 << 20).await.unwrap();
+        eventlog::portable::unpack(&bytes).unwrap()
+    };
+    let all = page("").await;
+    let durable = stack.durable();
+    assert!(all.len() as u64 >= durable && durable > 5);
+    assert!(all.iter().zip(1..).all(|(record, position)| record.position.get() == position));
+    assert_eq!(page("from=3&limit=2").await, all[2..4]);
+    assert_eq!(page(&format!("from={}", all.len() + 1)).await, []);
+    let stream = format!("instance/{id}");
+    let own = page(&format!("stream={stream}&from=2&limit=3")).await;
+    assert_eq!(own.iter().map(|record| record.version.get()).collect::<Vec<_>>(), [2, 3, 4]);
+    assert_eq!(page(&format!("stream=instance/{}", uuid::Uuid::nil())).await, []);
+    let refused = stack.get("/ops/v1/log/records?stream=web").await;
+    assert_eq!(
+        refused.refusal(),
+        (400, "InvalidRequest", "query parameter \"stream\": \"web\" names no stream")
+    );
 }

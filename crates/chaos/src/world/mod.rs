@@ -51,6 +51,7 @@ use control_plane::ControlPlane;
 use eventlog::SimStore;
 use lifecycle::{DeadlineKind, Effect, InstanceId, Timestamp};
 use network::{ToControl, ToSled};
+pub use planted::decide_with;
 use sim_sled::machine::PeerMessage;
 use sled_protocol::{MigrationId, PropolisId};
 use sleds::SledHost;

@@ -7,7 +7,8 @@ use lifecycle::event::Update;
 use lifecycle::migration::{Migration, Outcome, SideState};
 use lifecycle::{
     AutoRestartPolicy, Command, DeadlineKind, Decision, Effect, EffectResult, EventMeta, Evidence, Input,
-    Instance, InstanceEvent, InstanceId, Intent, MigrationId, Policy, RequestId, SagaKind, Step, VmmState,
+    Instance, InstanceEvent, InstanceId, Intent, MigrationId, Policy, Rejected, RequestId, SagaKind, Step,
+    VmmState,
 };
 use std::collections::BTreeMap;
 
@@ -88,6 +89,20 @@ pub(crate) fn evolve(state: &mut Option<Instance>, event: &InstanceEvent, meta: 
         }
         _ => {}
     }
+}
+
+/// Decides as a control plane with this bug would: the rules, and what the bug makes of their events.
+pub fn decide_with(
+    bug: Bug,
+    state: Option<&Instance>,
+    input: &Input,
+    policy: &Policy,
+) -> Result<Decision, Rejected> {
+    let mut decision = lifecycle::decide(state, input, policy)?;
+    if let Decision::Events(events) = &mut decision {
+        spoil_events(events, state, input, policy, bug);
+    }
+    Ok(decision)
 }
 
 /// What a planted bug makes of the events that the rules decided.

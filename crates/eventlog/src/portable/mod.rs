@@ -29,6 +29,7 @@ mod reader;
 mod restore;
 mod streaming;
 mod streams;
+mod wire;
 
 #[cfg(test)]
 mod tests;
@@ -40,3 +41,4 @@ pub use import::{ImportReport, import, import_file};
 pub use reader::ExportReader;
 pub use restore::{RestoreReport, restore};
 pub use streaming::verify_export;
+pub use wire::{NoPage, pack, unpack};

@@ -1,5 +1,6 @@
 //! One thing that is wrong: what, where, and who did it.
 
+use journal::StreamName;
 use lifecycle::InstanceId;
 use serde::Serialize;
 use std::fmt;
@@ -22,6 +23,10 @@ pub enum FindingKind {
     FoldsDifferently,
     /// A snapshot in the cache is not the fold.
     SnapshotDiffers,
+    /// The read model is not the fold.
+    ReadModelDiffers,
+    /// What a running daemon says is not the fold.
+    LiveDiffers,
 }
 
 /// One thing that is wrong.
@@ -74,6 +79,39 @@ impl Place {
     }
 }
 
+impl Finding {
+    /// Something about an instance that holds at its newest event, a version of it and a position in the log.
+    pub fn of_instance(
+        kind: FindingKind,
+        instance: InstanceId,
+        (version, position): (u64, u64),
+        detail: impl Into<String>,
+    ) -> Self {
+        let place = Place {
+            instance: Some(instance),
+            stream: StreamName::Instance(instance).to_string(),
+            version,
+            position,
+            event: "newest event".to_owned(),
+            cause: 0,
+            by: "unknown".to_owned(),
+        };
+        place.finding(kind, detail)
+    }
+
+    /// Something about the whole log up to a position.
+    pub fn of_log(kind: FindingKind, position: u64, detail: impl Into<String>) -> Self {
+        let place = Place {
+            stream: "the log".to_owned(),
+            position,
+            event: "newest event".to_owned(),
+            by: "unknown".to_owned(),
+            ..Place::default()
+        };
+        place.finding(kind, detail)
+    }
+}
+
 impl FindingKind {
     /// What people read.
     pub const fn name(self) -> &'static str {
@@ -85,6 +123,8 @@ impl FindingKind {
             Self::DecidesDifferently => "decides differently",
             Self::FoldsDifferently => "folds differently",
             Self::SnapshotDiffers => "snapshot differs",
+            Self::ReadModelDiffers => "read model differs",
+            Self::LiveDiffers => "live state differs",
         }
     }
 }

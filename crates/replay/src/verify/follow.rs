@@ -160,7 +160,7 @@ const fn instance_event(recorded: &Recorded) -> Option<&InstanceEvent> {
 /// The configuration may have changed since; what it said of a start, a migration or a restart is recorded with
 /// it. Of a restart it is only whether the guest had run for long enough to begin at the first attempt again,
 /// and that there was one left.
-fn policy_of(recorded: &[&InstanceEvent], mut policy: Policy) -> Policy {
+pub(crate) fn policy_of(recorded: &[&InstanceEvent], mut policy: Policy) -> Policy {
     for event in recorded {
         match event {
             InstanceEvent::StartBegan { deadline, .. } => policy.start_deadline = *deadline,

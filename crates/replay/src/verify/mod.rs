@@ -15,11 +15,14 @@
 
 mod finding;
 mod follow;
+mod models;
 mod order;
 mod pass;
 mod shared;
 
 pub use finding::{Finding, FindingKind};
+pub(crate) use follow::policy_of;
+pub use models::verify_read_model;
 
 use crate::error::Error;
 use crate::source::Source;
@@ -83,6 +86,10 @@ pub struct VerifyReport {
     pub snapshots: u64,
     /// Times at which what instances share was checked.
     pub checkpoints: u64,
+    /// Rows of read models that were compared with folds.
+    pub rows: u64,
+    /// Instances whose live state was compared with the fold.
+    pub live: u64,
     /// What is wrong, in log order, at most [`FINDINGS_MAX`].
     pub findings: Vec<Finding>,
     /// How many more findings there were.
@@ -100,7 +107,8 @@ impl VerifyReport {
         self.findings.first()
     }
 
-    fn add(&mut self, finding: Finding) {
+    /// Adds something that was found besides.
+    pub fn add(&mut self, finding: Finding) {
         if self.findings.len() < FINDINGS_MAX {
             self.findings.push(finding);
         } else {

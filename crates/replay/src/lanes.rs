@@ -1,0 +1,201 @@
+//! A history side by side: one lane for the instance, one for each of its VMMs, one for each saga.
+//!
+//! Invariants:
+//! * every event has one row, and a mark in at least one lane;
+//! * a lane lives from the row in which it is first marked to the last; in between it is drawn.
+
+use crate::error::Error;
+use crate::names::{SledNames, short};
+use crate::source::{Flow, Source, each_of_stream};
+use crate::summary::{step_name, word};
+use crate::table::grid;
+use crate::time::rfc3339;
+use journal::{Event, StreamName, apply_instance, event_name, read};
+use lifecycle::saga::definition;
+use lifecycle::{Instance, InstanceEvent, InstanceId, SagaId, VmmId};
+use serde::Serialize;
+
+/// What a lane is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "of", content = "id")]
+pub enum LaneOf {
+    /// The instance itself.
+    Instance,
+    /// One VMM.
+    Vmm(VmmId),
+    /// One saga.
+    Saga(SagaId),
+}
+
+/// One lane.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Lane {
+    /// What it is about.
+    #[serde(flatten)]
+    pub of: LaneOf,
+    /// What people read above it.
+    pub label: String,
+    /// Row in which it begins.
+    pub first: usize,
+    /// Row in which it ends.
+    pub last: usize,
+}
+
+/// One event.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LaneRow {
+    /// Version in the stream.
+    pub version: u64,
+    /// Recorded time, RFC 3339 in UTC.
+    pub time: String,
+    /// Microseconds since the first event.
+    pub since_first_us: u64,
+    /// What happened in each lane, in the order of the lanes.
+    pub cells: Vec<Option<String>>,
+}
+
+/// A history in lanes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Lanes {
+    /// The lanes, in order of their beginning; the instance's is the first.
+    pub lanes: Vec<Lane>,
+    /// The events, oldest first.
+    pub rows: Vec<LaneRow>,
+}
+
+/// The history of an instance in lanes.
+pub fn lanes(source: &dyn Source, instance: InstanceId) -> Result<Lanes, Error> {
+    let mut sleds = SledNames::new(source);
+    let mut found = Lanes::default();
+    let (mut state, mut began): (Option<Instance>, Option<u64>) = (None, None);
+    let seen = each_of_stream(source, StreamName::Instance(instance), &mut |mut record| {
+        record.context = None;
+        let recorded = read(&record)?;
+        let before = state.clone();
+        apply_instance(&mut state, &recorded)?;
+        let (Event::Instance(event), Some(after)) = (&recorded.event, &state) else {
+            return Ok(Flow::Continue(()));
+        };
+        let time = recorded.meta.time.micros();
+        let marks = marks(event, before.as_ref(), after, event_name(&recorded.event), &mut sleds);
+        let since_first_us = time.saturating_sub(*began.get_or_insert(time));
+        found.push(recorded.meta.version, rfc3339(recorded.meta.time), since_first_us, marks);
+        Ok(Flow::Continue(()))
+    })?;
+    if seen == 0 { Err(Error::NoSuchInstance(instance)) } else { Ok(found.finish()) }
+}
+
+/// What happened in a lane, with the lane's label should it be new.
+struct Mark {
+    of: LaneOf,
+    label: String,
+    text: String,
+}
+
+impl Lanes {
+    fn push(&mut self, version: u64, time: String, since_first_us: u64, marks: Vec<Mark>) {
+        let row = self.rows.len();
+        let mut cells = vec![None; self.lanes.len()];
+        for Mark { of, label, text } in marks {
+            let nth = self.lanes.iter().position(|lane| lane.of == of).unwrap_or_else(|| {
+                self.lanes.push(Lane { of, label, first: row, last: row });
+                cells.push(None);
+                self.lanes.len() - 1
+            });
+            self.lanes[nth].last = row;
+            cells[nth] = Some(text);
+        }
+        self.rows.push(LaneRow { version, time, since_first_us, cells });
+    }
+
+    fn finish(mut self) -> Self {
+        for row in &mut self.rows {
+            row.cells.resize(self.lanes.len(), None);
+        }
+        self
+    }
+
+    /// A table for people.
+    pub fn text(&self) -> String {
+        let mut rows = vec![vec!["VERSION".to_owned(), "AFTER".to_owned()]];
+        rows[0].extend(self.lanes.iter().map(|lane| lane.label.clone()));
+        for (nth, row) in self.rows.iter().enumerate() {
+            let mut line = vec![format!("#{}", row.version), after(row.since_first_us)];
+            line.extend(self.lanes.iter().zip(&row.cells).map(|(lane, cell)| match cell {
+                Some(text) => text.clone(),
+                None if lane.first < nth && nth < lane.last => "│".to_owned(),
+                None => String::new(),
+            }));
+            rows.push(line);
+        }
+        grid(&rows)
+    }
+}
+
+/// Seconds with milliseconds.
+fn after(us: u64) -> String {
+    format!("{}.{:03} s", us / 1_000_000, us / 1_000 % 1_000)
+}
+
+fn marks(
+    event: &InstanceEvent,
+    before: Option<&Instance>,
+    after: &Instance,
+    name: &str,
+    sleds: &mut SledNames<'_>,
+) -> Vec<Mark> {
+    let (was, is) = (before.map(Instance::run_state), after.run_state());
+    let own = if was == Some(is) { name.to_owned() } else { format!("{name} → {is}") };
+    let mut marks = vec![Mark { of: LaneOf::Instance, label: after.spec.name.to_uppercase(), text: own }];
+    marks.extend(saga_marks(event, before, after));
+    for vmm in after.vmms.values() {
+        let label = format!("VMM {} ON {}", short(vmm.id), sleds.get(vmm.sled));
+        let mut text = Vec::new();
+        let earlier = before.and_then(|before| before.vmms.get(&vmm.id));
+        if earlier.is_none_or(|earlier| earlier.state != vmm.state) {
+            text.push(word(&vmm.state));
+        }
+        if let InstanceEvent::VmmReported { vmm: reported, report } = event
+            && *reported == vmm.id
+        {
+            for (side, part) in [("in", report.migration_in), ("out", report.migration_out)] {
+                text.extend(part.map(|part| format!("{side} {}", word(&part.state))));
+            }
+            if text.is_empty() {
+                text.push(format!("{} again", word(&report.state)));
+            }
+        }
+        if let Some(gone) = vmm.gone.filter(|_| earlier.is_none_or(|earlier| earlier.gone.is_none())) {
+            text.push(format!("gone ({})", word(&gone)));
+        }
+        if let InstanceEvent::ReportAnomalous { vmm: reported, report } = event
+            && *reported == vmm.id
+        {
+            text.push(format!("said {}, ignored", word(&report.state)));
+        }
+        if !text.is_empty() {
+            marks.push(Mark { of: LaneOf::Vmm(vmm.id), label, text: text.join(", ") });
+        }
+    }
+    for (id, vmm) in before.into_iter().flat_map(|before| &before.vmms) {
+        if !after.vmms.contains_key(id) {
+            let label = format!("VMM {} ON {}", short(id), sleds.get(vmm.sled));
+            marks.push(Mark { of: LaneOf::Vmm(*id), label, text: "forgotten".to_owned() });
+        }
+    }
+    marks
+}
+
+fn saga_marks(event: &InstanceEvent, before: Option<&Instance>, after: &Instance) -> Option<Mark> {
+    let (was, is) = (before.and_then(|before| before.saga.as_ref()), after.saga.as_ref());
+    let saga = is.or(was)?;
+    let text = match (was, is, event) {
+        (Some(was), Some(is), _) if was.id == is.id && was.step == is.step => return None,
+        (_, Some(is), _) => step_name(is.step).to_owned(),
+        (_, None, InstanceEvent::SagaUnwound { .. }) => "undone".to_owned(),
+        (_, None, InstanceEvent::SagaEnded { done: true, .. }) => "done".to_owned(),
+        (_, None, _) => "ended".to_owned(),
+    };
+    let label = format!("{} {}", definition(saga.kind).name.to_uppercase(), short(saga.id));
+    Some(Mark { of: LaneOf::Saga(saga.id), label, text })
+}

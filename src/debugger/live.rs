@@ -1,0 +1,105 @@
+//! The log of a running daemon as something that is read: pages over HTTP, fetched when they are wanted.
+//!
+//! Invariants:
+//! * what is read ends where the log was durable when it was opened: answers do not move while one looks;
+//! * one page is asked for at a time, and the daemon bounds it, so that looking costs it one slow reader.
+
+use crate::cli::ServerArgs;
+use crate::client::{Client, ClientError};
+use crate::exit::{Exit, Failure};
+use eventlog::portable::unpack;
+use eventlog::{Position, ReadError, Record, StreamId, Version};
+use journal::StreamName;
+use replay::Source;
+use serde_json::Value;
+use std::sync::{Mutex, PoisonError};
+use tokio::runtime::Handle;
+
+/// Most records of one page: what the daemon gives at most.
+const PAGE_RECORDS: usize = 1_024;
+
+/// A running daemon's log, up to where it was durable at opening.
+pub struct Live {
+    client: Client,
+    durable: Position,
+    /// Why the last question was not answered: what a reader of logs hears of it has no room for it.
+    trouble: Mutex<Option<Failure>>,
+}
+
+impl Live {
+    /// Asks how far the log reaches.
+    pub async fn open(server: &ServerArgs) -> Result<Self, Failure> {
+        let client = Client::new(server)?;
+        let stats = client.get("/ops/v1/log/stats", &[]).await?;
+        let durable = stats["durable"].as_u64().ok_or_else(|| {
+            Failure::new(Exit::Unreachable, "the daemon does not say how far its log reaches")
+        })?;
+        Ok(Self { client, durable: Position::new(durable), trouble: Mutex::default() })
+    }
+
+    /// A question to the daemon, from where nothing waits for futures.
+    pub fn ask(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, ClientError> {
+        wait(self.client.get(path, query))
+    }
+
+    /// Why the last question was not answered, once.
+    pub fn trouble(&self) -> Option<Failure> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn page(&self, query: &[(&str, &str)]) -> Result<Vec<Record>, ReadError> {
+        let failed = |failure: Failure| {
+            let told = ReadError::Io(failure.what.clone());
+            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
+            told
+        };
+        let bytes = wait(self.client.bytes("/ops/v1/log/records", query));
+        let bytes = bytes.map_err(|error| failed(error.into()))?;
+        unpack(&bytes).map_err(|error| failed(Failure::new(Exit::Unreachable, error.to_string())))
+    }
+
+    /// Pages from `from` on until there are `limit` records or no more.
+    fn pages(&self, stream: Option<&str>, from: u64, limit: usize) -> Result<Vec<Record>, ReadError> {
+        let mut records: Vec<Record> = Vec::new();
+        while records.len() < limit {
+            let next = (from + records.len() as u64).to_string();
+            let wanted = (limit - records.len()).min(PAGE_RECORDS).to_string();
+            let mut query = vec![("from", next.as_str()), ("limit", wanted.as_str())];
+            query.extend(stream.map(|stream| ("stream", stream)));
+            let page = self.page(&query)?;
+            let is_end = page.is_empty() || page.iter().any(|record| record.position > self.durable);
+            records.extend(page.into_iter().filter(|record| record.position <= self.durable));
+            if is_end {
+                break;
+            }
+        }
+        records.truncate(limit);
+        Ok(records)
+    }
+}
+
+impl Source for Live {
+    fn read_stream(&self, stream: StreamId, from: Version, limit: usize) -> Result<Vec<Record>, ReadError> {
+        let Some(name) = StreamName::parse(stream) else {
+            return Ok(Vec::new());
+        };
+        self.pages(Some(&name.to_string()), from.get().max(1), limit)
+    }
+
+    fn read_all(&self, from: Position, limit: usize) -> Result<Vec<Record>, ReadError> {
+        if from > self.durable {
+            return Ok(Vec::new());
+        }
+        let left = usize::try_from(self.durable.get() - from.get() + 1).unwrap_or(usize::MAX);
+        self.pages(None, from.get().max(1), limit.min(left))
+    }
+
+    fn durable(&self) -> Position {
+        self.durable
+    }
+}
+
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    let handle = Handle::current();
+    tokio::task::block_in_place(|| handle.block_on(future))
+}
