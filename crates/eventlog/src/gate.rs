@@ -78,9 +78,9 @@ pub(crate) fn judge(owned: Owned, append: &Append) -> Option<AppendOutcome> {
 }
 
 /// Turns an append that passed into records from position `first` on, and answers its outcome and the new
-/// head of its stream. Payloads are moved, not copied.
+/// head of its stream. Payloads and context are moved out of it, not copied.
 pub(crate) fn place(
-    append: Append,
+    append: &mut Append,
     owned: Owned,
     first: Position,
     out: &mut Vec<Record>,
@@ -88,9 +88,9 @@ pub(crate) fn place(
     assert!(!append.events.is_empty(), "admitted appends hold an event");
     assert_eq!(append.expected, owned.head.version, "judged appends extend the head");
     let count = u16::try_from(append.events.len()).expect("admitted appends hold at most 256 events");
-    let mut context = Some(append.context);
+    let mut context = Some(std::mem::take(&mut append.context));
     let mut head = owned.head;
-    for (index, event) in (0u16..).zip(append.events) {
+    for (index, event) in (0u16..).zip(append.events.drain(..)) {
         let position = Position::new(first.get() + u64::from(index));
         let cause = match event.cause {
             Cause::None => Position::ZERO,

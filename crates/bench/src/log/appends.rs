@@ -19,16 +19,22 @@ fn each(rounds: &[Round], field: impl Fn(&Round) -> f64) -> Vec<f64> {
     rounds.iter().map(field).collect()
 }
 
-async fn file_round(file: &Group, writers: u32, plan: Plan) -> Result<Round, Failure> {
-    round((0..writers).map(|_| file.writer(RECORD_BYTES)).collect(), plan.round).await
+/// A round of the plain file, and appends per sync in it.
+async fn file_round(file: &Group, writers: u32, plan: Plan) -> Result<(Round, f64), Failure> {
+    let before = file.commits();
+    let round = round((0..writers).map(|_| file.writer(RECORD_BYTES)).collect(), plan.round).await?;
+    Ok((round, round.appends / count((file.commits() - before).max(1))))
 }
 
-async fn journal_round(log: &Arc<dyn Log>, writers: u32, plan: Plan) -> Result<Round, Failure> {
+/// A round of the journal, and appends per sync in it.
+async fn journal_round(log: &Arc<dyn Log>, writers: u32, plan: Plan) -> Result<(Round, f64), Failure> {
     let mut owners = Vec::new();
     for number in 0..writers {
         owners.push(JournalWriter::claim(log.clone(), number).await?);
     }
-    round(owners, plan.round).await
+    let before = log.stats().syncs;
+    let round = round(owners, plan.round).await?;
+    Ok((round, round.appends / count((log.stats().syncs - before).max(1))))
 }
 
 /// Journal and plain file, round by round.
@@ -43,21 +49,20 @@ pub async fn beside_file(
     let (log, _) = Journal::open(&journal_dir, JournalConfig::new(StoreId([1; 16])))?;
     let log: Arc<dyn Log> = Arc::new(log);
     for &writers in writers {
-        let (mut files, mut journals, mut per_sync) = (vec![], vec![], vec![]);
+        let (mut files, mut journals) = (vec![], vec![]);
         for number in 0..plan.rounds {
             // Whoever comes second finds the disk's queue as the first left it: they take turns.
             let is_file_first = number % 2 == 0;
             if is_file_first {
                 files.push(file_round(&file, writers, plan).await?);
             }
-            let before = log.stats();
             journals.push(journal_round(&log, writers, plan).await?);
-            let after = log.stats();
-            per_sync.push(count(after.appends - before.appends) / count((after.syncs - before.syncs).max(1)));
             if !is_file_first {
                 files.push(file_round(&file, writers, plan).await?);
             }
         }
+        let (journals, per_sync): (Vec<Round>, Vec<f64>) = journals.into_iter().unzip();
+        let (files, file_per_sync): (Vec<Round>, Vec<f64>) = files.into_iter().unzip();
         let ratios: Vec<f64> =
             journals.iter().zip(&files).map(|(j, f)| j.per_second / f.per_second).collect();
         let latencies: Vec<f64> = journals.iter().zip(&files).map(|(j, f)| j.p50_us / f.p50_us).collect();
@@ -76,7 +81,10 @@ pub async fn beside_file(
             "file_p50_us": median(&each(&files, |it| it.p50_us)),
             "file_p99_us": median(&each(&files, |it| it.p99_us)),
             "latency_ratio": median(&latencies),
+            "cpu_us": median(&each(&journals, |it| it.cpu_us)),
+            "file_cpu_us": median(&each(&files, |it| it.cpu_us)),
             "appends_per_sync": median(&per_sync),
+            "file_appends_per_sync": median(&file_per_sync),
         }));
     }
     log.close().await;

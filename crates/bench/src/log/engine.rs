@@ -6,6 +6,7 @@
 
 use crate::Failure;
 use crate::clock::now;
+use crate::machine::processor_nanoseconds;
 use crate::statistics::{count, percentile};
 use futures::future::BoxFuture;
 use std::time::{Duration, Instant};
@@ -19,12 +20,16 @@ pub trait Writer: Send + 'static {
 /// What one round of one engine gave.
 #[derive(Clone, Copy, Debug)]
 pub struct Round {
+    /// Appends of the round.
+    pub appends: f64,
     /// Appends per second.
     pub per_second: f64,
     /// Median time of an append, microseconds.
     pub p50_us: f64,
     /// Time that one append of a hundred exceeds, microseconds.
     pub p99_us: f64,
+    /// Processor time of the whole process per append, microseconds; zero where the system does not tell.
+    pub cpu_us: f64,
 }
 
 async fn write(mut writer: impl Writer, until: Instant) -> Result<Vec<u32>, Failure> {
@@ -42,6 +47,7 @@ async fn write(mut writer: impl Writer, until: Instant) -> Result<Vec<u32>, Fail
 /// Lets all writers work for one round.
 pub async fn round<W: Writer>(writers: Vec<W>, length: Duration) -> Result<Round, Failure> {
     let started = now();
+    let used = processor_nanoseconds();
     let tasks: Vec<_> =
         writers.into_iter().map(|writer| tokio::spawn(write(writer, started + length))).collect();
     let mut nanoseconds = Vec::new();
@@ -49,8 +55,12 @@ pub async fn round<W: Writer>(writers: Vec<W>, length: Duration) -> Result<Round
         nanoseconds.extend(task.await??);
     }
     let seconds = started.elapsed().as_secs_f64();
+    let appends = count(nanoseconds.len() as u64);
+    let cpu = used.zip(processor_nanoseconds()).map_or(0, |(before, after)| after.saturating_sub(before));
     Ok(Round {
-        per_second: count(nanoseconds.len() as u64) / seconds,
+        appends,
+        per_second: appends / seconds,
+        cpu_us: count(cpu) / 1_000.0 / appends,
         p50_us: percentile(&mut nanoseconds, 500) / 1_000.0,
         p99_us: percentile(&mut nanoseconds, 990) / 1_000.0,
     })

@@ -17,6 +17,7 @@ use futures::future::BoxFuture;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use tokio::sync::oneshot;
@@ -100,6 +101,8 @@ struct State {
 struct Queue {
     state: Mutex<State>,
     arrived: Condvar,
+    /// Groups stored so far.
+    commits: AtomicU64,
 }
 
 /// The thread and its queue.
@@ -116,6 +119,11 @@ impl Group {
         let thread =
             std::thread::Builder::new().name("plain-writer".into()).spawn(move || serve(&inbox, sink))?;
         Ok(Self { queue, thread: Some(thread) })
+    }
+
+    /// Groups stored so far.
+    pub fn commits(&self) -> u64 {
+        self.queue.commits.load(Ordering::Relaxed)
     }
 
     /// A writer of blocks of `block_bytes`.
@@ -154,6 +162,7 @@ fn serve(queue: &Queue, mut sink: impl Sink) {
             eprintln!("musher-bench: the plain writer failed: {error}");
             return;
         }
+        queue.commits.fetch_add(1, Ordering::Relaxed);
         for (_, reply) in taken.drain(..) {
             // Whoever gave up waiting needs no answer.
             reply.send(()).ok();

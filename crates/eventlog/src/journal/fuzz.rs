@@ -3,6 +3,8 @@
 //!
 //! Invariants:
 //! * nothing here panics on any input; an assertion that fails is a defect of the decoder.
+//! * what is signed has right checksums wherever its lengths allow, and is changed nowhere else: chance would
+//!   not get behind a checksum.
 
 use super::error::StoreId;
 use super::files::Handle;
@@ -11,10 +13,11 @@ use super::heads::HeadsCheckpoint;
 use super::packed;
 use super::window::{Batch, Piece};
 use crate::portable;
-use crate::record;
+use crate::record::{self, Fields};
 use crate::types::Position;
 use bytes::Bytes;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Decodes records one after the other to the end. What is accepted encodes to the same bytes.
@@ -87,6 +90,76 @@ pub fn export(bytes: &[u8]) -> bool {
     let records = report.last.get() + 1 - report.first.get();
     assert_eq!(report.records, records, "positions are gapless");
     true
+}
+
+/// Gives the `range` of bytes a right checksum at `at`, if both are there.
+fn sign(bytes: &mut [u8], range: Range<usize>, at: usize) {
+    let Some(crc) = bytes.get(range).map(crc32c::crc32c) else { return };
+    if let Some(place) = bytes.get_mut(at..at + 4) {
+        place.copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
+/// Gives each record its checksum, as far as their lengths lead.
+pub fn sign_records(bytes: &mut [u8]) {
+    let mut rest = bytes;
+    while let Ok(length) = record::length_at(rest, 0) {
+        let (record, behind) = rest.split_at_mut(length);
+        record::sign(record);
+        rest = behind;
+    }
+}
+
+/// Gives a batch and its records their checksums.
+pub fn sign_batch(bytes: &mut [u8]) {
+    let Some(length) = word(bytes, 4) else { return };
+    let end = BATCH_HEADER_BYTES.saturating_add(length).min(bytes.len());
+    if let Some(body) = bytes.get_mut(BATCH_HEADER_BYTES..end) {
+        sign_records(body);
+    }
+    sign(bytes, BATCH_HEADER_BYTES..end, 32);
+    sign(bytes, 0..36, 36);
+}
+
+/// Gives a heads checkpoint its checksum.
+pub fn sign_heads(bytes: &mut [u8]) {
+    if let Some(end) = bytes.len().checked_sub(4) {
+        sign(bytes, 0..end, end);
+    }
+}
+
+/// Gives the table of a compressed segment, and the blocks it names, their checksums.
+pub fn sign_packed(bytes: &mut [u8]) {
+    const TABLE: usize = 56;
+    let Some(blocks) = word(bytes, 48).filter(|blocks| *blocks <= bytes.len() / 8) else { return };
+    let (end, mut at) = (TABLE + blocks * 8, TABLE + blocks * 8 + 4);
+    for entry in (TABLE..end).step_by(8) {
+        let Some(length) = word(bytes, entry) else { break };
+        sign(bytes, at..at.saturating_add(length), entry + 4);
+        at = at.saturating_add(length);
+    }
+    sign(bytes, 0..end, end);
+}
+
+/// Gives the headers of an export, the stored bytes of its frames and its trailer their checksums. What sums up
+/// several of them stays as it is.
+pub fn sign_export(bytes: &mut [u8]) {
+    const HEADER: usize = 128;
+    const FRAME: usize = 40;
+    sign(bytes, 0..HEADER - 4, HEADER - 4);
+    let mut at = HEADER;
+    while bytes.get(at..at + 4).is_some_and(|magic| magic == b"FRME") {
+        let Some(length) = word(bytes, at + 4) else { return };
+        let Some(end) = (at + FRAME).checked_add(length).filter(|end| *end <= bytes.len()) else { return };
+        sign(bytes, at + FRAME..end, at + 32);
+        sign(bytes, at..at + 36, at + 36);
+        at = end;
+    }
+    sign(bytes, at..at + 52, at + 52);
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<usize> {
+    Fields(bytes).u32(at).ok().map(|word| word as usize)
 }
 
 /// A small compressed segment to start from.

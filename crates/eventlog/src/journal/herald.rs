@@ -1,7 +1,8 @@
 //! The journal's third thread: it tells callers what became of their appends while the next batch is synced.
 //!
 //! Waking a task takes longer than judging and encoding its append. In the writer it would stand between one
-//! sync and the next; beside it, the disk does not wait for it.
+//! sync and the next; beside it, the disk does not wait for it. For the same reason it frees what callers have
+//! allocated and the writer is done with.
 //!
 //! Invariants:
 //! * it is given answers only after what they say is durable and readers see it;
@@ -10,6 +11,7 @@
 //! * it ends when the writer lets go of it, after everything it was given is told; the writer waits for that.
 
 use super::writer::Answer;
+use crate::types::Record;
 use std::io;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
@@ -19,38 +21,52 @@ const WAITING_MAX: usize = 2;
 /// Fewer answers than these are told by the writer itself: waking one more thread takes as long.
 const TOLD_BY_WRITER_MAX: usize = 16;
 
+/// What one batch leaves to do.
+#[derive(Default)]
+struct Work {
+    answers: Vec<Answer>,
+    /// To be freed.
+    forgotten: Vec<Vec<Record>>,
+}
+
 /// The writer's handle of the herald.
 pub(crate) struct Herald {
-    batches: Option<SyncSender<Vec<Answer>>>,
+    batches: Option<SyncSender<Work>>,
     /// Emptied lists, to be filled again.
-    emptied: Receiver<Vec<Answer>>,
+    emptied: Receiver<Work>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Herald {
     pub(crate) fn start() -> io::Result<Self> {
-        let (batches, inbox) = sync_channel::<Vec<Answer>>(WAITING_MAX);
+        let (batches, inbox) = sync_channel::<Work>(WAITING_MAX);
         let (outbox, emptied) = sync_channel(WAITING_MAX);
         let work = move || {
-            for mut answers in inbox {
-                tell(&mut answers);
+            for mut work in inbox {
+                tell(&mut work.answers);
+                work.forgotten.clear();
                 // With nobody to fill it again it is dropped.
-                drop(outbox.try_send(answers));
+                drop(outbox.try_send(work));
             }
         };
         let thread = std::thread::Builder::new().name("journal-herald".into()).spawn(work)?;
         Ok(Self { batches: Some(batches), emptied, thread: Some(thread) })
     }
 
-    /// Sees to it that all of the answers are told, and leaves the list empty.
-    pub(crate) fn tell(&self, answers: &mut Vec<Answer>) {
+    /// Sees to it that all of the answers are told and all that is forgotten is freed, and leaves both lists empty.
+    pub(crate) fn tell(&self, answers: &mut Vec<Answer>, forgotten: &mut Vec<Vec<Record>>) {
         let Some(batches) = self.batches.as_ref().filter(|_| answers.len() > TOLD_BY_WRITER_MAX) else {
-            return tell(answers);
+            tell(answers);
+            return forgotten.clear();
         };
-        let empty = self.emptied.try_recv().unwrap_or_default();
-        match batches.try_send(std::mem::replace(answers, empty)) {
+        let mut work = self.emptied.try_recv().unwrap_or_default();
+        std::mem::swap(&mut work.answers, answers);
+        std::mem::swap(&mut work.forgotten, forgotten);
+        match batches.try_send(work) {
             Ok(()) => {}
-            Err(TrySendError::Full(mut back) | TrySendError::Disconnected(mut back)) => tell(&mut back),
+            Err(TrySendError::Full(mut back) | TrySendError::Disconnected(mut back)) => {
+                tell(&mut back.answers);
+            }
         }
     }
 }
@@ -70,7 +86,10 @@ impl Drop for Herald {
 fn tell(answers: &mut Vec<Answer>) {
     for answer in answers.drain(..) {
         match answer {
-            Answer::Append(reply, outcome) => drop(reply.send(outcome)),
+            Answer::Append(reply, outcome, emptied) => {
+                drop(reply.send(outcome));
+                drop(emptied);
+            }
             Answer::Claim(reply, _, claim) => drop(reply.send(Ok(claim))),
         }
     }

@@ -31,6 +31,7 @@ mod keeper;
 mod lock;
 mod losses;
 mod offline;
+mod overlay;
 mod packed;
 mod parts;
 mod queue;

@@ -30,8 +30,14 @@ impl Ring {
         Self { batches: VecDeque::new(), bytes: 0, bytes_max }
     }
 
-    /// Adds the records that follow, whose bytes are `encoded_bytes`.
-    pub(crate) fn push(&mut self, records: Vec<Record>, encoded_bytes: usize) {
+    /// Adds the records that follow, whose bytes are `encoded_bytes`, and moves those that no longer fit to
+    /// `forgotten`: readers need not wait until they are freed.
+    pub(crate) fn push(
+        &mut self,
+        records: Vec<Record>,
+        encoded_bytes: usize,
+        forgotten: &mut Vec<Vec<Record>>,
+    ) {
         assert!(!records.is_empty(), "a batch holds a record");
         let bytes = encoded_bytes + records.capacity() * size_of::<Record>();
         self.bytes += bytes;
@@ -39,6 +45,7 @@ impl Ring {
         while self.bytes > self.bytes_max {
             let Some(oldest) = self.batches.pop_front() else { break };
             self.bytes -= oldest.bytes;
+            forgotten.push(oldest.records);
         }
     }
 
@@ -87,9 +94,9 @@ mod tests {
         let mut first = 1;
         for count in 1..=3u64 {
             let mut records = Vec::with_capacity(count as usize);
-            let append = append(stream(count), Epoch::ZERO, 0, (0..count).map(event));
-            gate::place(append, Owned::default(), Position::new(first), &mut records);
-            ring.push(records, 100);
+            let mut append = append(stream(count), Epoch::ZERO, 0, (0..count).map(event));
+            gate::place(&mut append, Owned::default(), Position::new(first), &mut records);
+            ring.push(records, 100, &mut Vec::new());
             first += count;
         }
         ring

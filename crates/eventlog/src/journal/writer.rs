@@ -18,18 +18,20 @@ use super::ballast;
 use super::config::JournalConfig;
 use super::files::{Files, Handle, is_no_space, write_full, write_zeros};
 use super::format::{BATCH_HEADER_BYTES, BatchHeader, SEGMENT_HEADER_BYTES, SegmentHeader, aligned};
-use super::head_map::Place;
 use super::heads;
 use super::herald::Herald;
 use super::keeper::{Keeper, Prepared};
+use super::overlay::{Overlay, Pending};
 use super::queue::{Request, Taken};
 use super::recovery::{Ready, place_segment};
 use super::view::View;
 use super::witness::{Untold, Witness};
 use crate::gate::{self, Owned};
 use crate::record;
-use crate::types::{AppendOutcome, Claim, Epoch, LIMITS, Position, Record, StreamId, Unavailable, Version};
-use std::collections::{BTreeMap, VecDeque};
+use crate::types::{
+    AppendOutcome, Claim, Epoch, LIMITS, NewEvent, Position, Record, StreamId, Unavailable, Version,
+};
+use std::collections::VecDeque;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -53,15 +55,9 @@ enum Failed {
 
 /// What a caller is to be told.
 pub(crate) enum Answer {
-    Append(oneshot::Sender<AppendOutcome>, AppendOutcome),
+    /// With the emptied list of its events: who made it is another thread, and freeing it there takes a while.
+    Append(oneshot::Sender<AppendOutcome>, AppendOutcome, Vec<NewEvent>),
     Claim(oneshot::Sender<Result<Claim, Unavailable>>, StreamId, Claim),
-}
-
-/// What a batch makes of a stream, and where readers' heads have it.
-#[derive(Clone, Copy, Debug)]
-struct Pending {
-    owned: Owned,
-    place: Option<Place>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -94,8 +90,10 @@ pub(crate) struct Writer {
     records: Vec<Record>,
     /// Bytes of these records as they are written.
     body_bytes: usize,
-    overlay: BTreeMap<StreamId, Pending>,
+    overlay: Overlay,
     answers: Vec<Answer>,
+    /// Records that readers find in memory no more.
+    forgotten: Vec<Vec<Record>>,
     is_closing: bool,
 }
 
@@ -118,6 +116,7 @@ impl Writer {
         let keeper = Keeper::start(shared.clone(), files.clone(), dir.clone())?;
         let herald = Herald::start()?;
         let recovered = ready.recovered;
+        let overlay = Overlay::new(shared.store_id);
         Ok(Self {
             shared,
             files,
@@ -139,8 +138,9 @@ impl Writer {
             buffer: Vec::new(),
             records: Vec::new(),
             body_bytes: 0,
-            overlay: BTreeMap::new(),
+            overlay,
             answers: Vec::new(),
+            forgotten: Vec::new(),
             is_closing: false,
         })
     }
@@ -172,7 +172,10 @@ impl Writer {
         match failed {
             Ok(()) => {
                 self.publish();
-                self.herald.as_ref().expect("the herald stays until the end").tell(&mut self.answers);
+                self.herald
+                    .as_ref()
+                    .expect("the herald stays until the end")
+                    .tell(&mut self.answers, &mut self.forgotten);
             }
             Err(Failed::NoSpace(why)) => {
                 self.publish_epochs(&why);
@@ -195,16 +198,16 @@ impl Writer {
         for request in requests.drain(..) {
             match request {
                 _ if self.is_closing => refuse(request, &Unavailable::Closed),
-                Request::Append { append, reply, .. } => {
+                Request::Append { mut append, reply, .. } => {
                     let stream = append.stream;
                     let Pending { owned, place } = self.pending(&view, stream);
                     let outcome = gate::judge(owned, &append).unwrap_or_else(|| {
                         let first = Position::new(self.next.get() + self.records.len() as u64);
-                        let (outcome, head) = gate::place(append, owned, first, &mut self.records);
+                        let (outcome, head) = gate::place(&mut append, owned, first, &mut self.records);
                         self.overlay.insert(stream, Pending { owned: Owned { head, ..owned }, place });
                         outcome
                     });
-                    self.answers.push(Answer::Append(reply, outcome));
+                    self.answers.push(Answer::Append(reply, outcome, append.events));
                 }
                 Request::Claim { stream, reply } => {
                     self.minted = self.minted.next();
@@ -227,7 +230,7 @@ impl Writer {
 
     /// What is held about a stream once this batch is durable.
     fn pending(&self, view: &View, stream: StreamId) -> Pending {
-        self.overlay.get(&stream).copied().unwrap_or_else(|| {
+        self.overlay.get(&stream).unwrap_or_else(|| {
             let place = view.heads.find(&stream);
             Pending { owned: place.map_or_else(Owned::default, |place| *view.heads.at(place)), place }
         })
@@ -319,7 +322,7 @@ impl Writer {
     /// Shows readers what has become durable.
     fn publish(&mut self) {
         let mut view = self.shared.view_mut();
-        for (stream, Pending { owned, place }) in std::mem::take(&mut self.overlay) {
+        for (stream, Pending { owned, place }) in self.overlay.drain() {
             let before = view.heads.insert_at(place, stream, owned).unwrap_or_default();
             assert!(before.head.version <= owned.head.version, "heads only rise");
             let is_begun = before.head.version == Version::ZERO && owned.head.version != Version::ZERO;
@@ -327,7 +330,7 @@ impl Writer {
         }
         if let Some(last) = self.records.last() {
             let appended =
-                |answer: &&Answer| matches!(answer, Answer::Append(_, AppendOutcome::Appended { .. }));
+                |answer: &&Answer| matches!(answer, Answer::Append(_, AppendOutcome::Appended { .. }, _));
             view.stats.bytes += self.body_bytes as u64;
             view.stats.appends += self.answers.iter().filter(appended).count() as u64;
             view.stats.batches += 1;
@@ -336,7 +339,7 @@ impl Writer {
             view.chain = self.chain;
             view.refusal = None;
             self.next = last.position.next();
-            view.ring.push(std::mem::take(&mut self.records), self.body_bytes);
+            view.ring.push(std::mem::take(&mut self.records), self.body_bytes, &mut self.forgotten);
         }
         let durable = view.durable;
         drop(view);
@@ -356,7 +359,7 @@ impl Writer {
         self.records.clear();
         let mut view = self.shared.view_mut();
         view.refusal = Some(Unavailable::NoSpace(why.to_owned()));
-        for (stream, Pending { owned, .. }) in std::mem::take(&mut self.overlay) {
+        for (stream, Pending { owned, .. }) in self.overlay.drain() {
             if owned.epoch > Epoch::ZERO {
                 let before = view.heads.get(&stream).copied().unwrap_or_default();
                 view.heads.insert(stream, Owned { epoch: owned.epoch, ..before });
@@ -368,10 +371,10 @@ impl Writer {
     fn refuse_batch(&mut self, failed: &Failed) {
         for answer in self.answers.drain(..) {
             match (answer, failed) {
-                (Answer::Append(reply, fenced @ AppendOutcome::Fenced { .. }), _) => {
+                (Answer::Append(reply, fenced @ AppendOutcome::Fenced { .. }, _), _) => {
                     drop(reply.send(fenced));
                 }
-                (Answer::Append(reply, _), Failed::NoSpace(why)) => {
+                (Answer::Append(reply, ..), Failed::NoSpace(why)) => {
                     drop(reply.send(AppendOutcome::Unavailable(Unavailable::NoSpace(why.clone()))));
                 }
                 (Answer::Claim(reply, stream, claim), Failed::NoSpace(_)) => {
@@ -380,10 +383,10 @@ impl Writer {
                         self.shared.view().heads.get(&stream).map_or_else(Default::default, |it| it.head);
                     drop(reply.send(Ok(Claim { head, ..claim })));
                 }
-                (Answer::Append(reply, AppendOutcome::Appended { .. }), Failed::Poisoned(_)) => {
+                (Answer::Append(reply, AppendOutcome::Appended { .. }, _), Failed::Poisoned(_)) => {
                     drop(reply.send(AppendOutcome::Unknown));
                 }
-                (Answer::Append(reply, _), Failed::Poisoned(why)) => {
+                (Answer::Append(reply, ..), Failed::Poisoned(why)) => {
                     drop(reply.send(AppendOutcome::Unavailable(Unavailable::Poisoned(why.clone()))));
                 }
                 (Answer::Claim(reply, ..), Failed::Poisoned(why)) => {

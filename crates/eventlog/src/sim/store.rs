@@ -87,7 +87,7 @@ impl SimStore {
 
     /// Writes an append into the unsynced half. `Appended` says where it lies, not that it is durable:
     /// whoever answers a caller waits until [`SimStore::durable`] has reached `last`.
-    pub fn append(&mut self, append: Append) -> AppendOutcome {
+    pub fn append(&mut self, mut append: Append) -> AppendOutcome {
         let bytes = match gate::admit(&append) {
             Ok(bytes) => bytes,
             Err(refusal) => return AppendOutcome::Unavailable(refusal),
@@ -108,7 +108,7 @@ impl SimStore {
         }
         let start = self.records.len();
         let first = self.written().next();
-        let (outcome, head) = gate::place(append, owned, first, &mut self.records);
+        let (outcome, head) = gate::place(&mut append, owned, first, &mut self.records);
         self.written.insert(stream, Owned { head, ..owned });
         self.index
             .entry(stream)

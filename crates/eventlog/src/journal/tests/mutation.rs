@@ -11,6 +11,7 @@ use crate::journal::heads::HeadsCheckpoint;
 use crate::record;
 use crate::types::{AppendContext, CodecId, Epoch, Head, Position, Record, TraceContext, Version};
 use bytes::Bytes;
+use std::path::Path;
 
 const ROUNDS: u64 = 20_000;
 
@@ -144,6 +145,49 @@ fn mutated_batches_are_refused_or_salvaged() {
 fn mutated_heads_checkpoints_are_refused_or_read_back_the_same() {
     let accepted = storm(3, &checkpoint(), fuzz::heads);
     assert!(accepted > 0, "some keep their shape under a right checksum: {accepted}");
+}
+
+#[test]
+fn every_seed_of_the_fuzz_targets_is_accepted() {
+    let seeds = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds"));
+    type Decode = fn(&[u8]) -> bool;
+    let table: [(&str, Decode, Vec<u8>); 4] = [
+        ("record", fuzz::records, records().to_vec()),
+        ("batch", fuzz::batch, batch()),
+        ("heads", fuzz::heads, checkpoint()),
+        ("packed", fuzz::packed, fuzz::packed_example()),
+    ];
+    for (name, decode, example) in table {
+        assert!(decode(&example), "{name}");
+        let path = seeds.join(name).join("example");
+        if std::env::var_os("UPDATE_GOLDEN").is_some() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, &example).unwrap();
+        }
+        assert!(decode(&std::fs::read(&path).unwrap()), "{name}: the seed is of another format");
+    }
+}
+
+#[test]
+fn signing_gives_back_the_checksums_that_were_there() {
+    type Sign = fn(&mut [u8]);
+    let (records, batch, heads) = (records().to_vec(), batch(), checkpoint());
+    let (last_of_records, last_of_batch, last_of_heads) =
+        (records.len() - 1, batch.len() - 1, heads.len() - 1);
+    let table: [(&str, Sign, Vec<u8>, &[usize]); 4] = [
+        ("record", fuzz::sign_records, records, &[last_of_records]),
+        ("batch", fuzz::sign_batch, batch, &[32, 36, last_of_batch]),
+        ("heads", fuzz::sign_heads, heads, &[last_of_heads]),
+        ("packed", fuzz::sign_packed, fuzz::packed_example(), &[60, 68]),
+    ];
+    for (name, sign, example, checksums) in table {
+        let mut signed = example.clone();
+        for &at in checksums {
+            signed[at] ^= 0xff;
+        }
+        sign(&mut signed);
+        assert!(signed == example, "{name}");
+    }
 }
 
 #[test]

@@ -37,6 +37,24 @@ async fn any_flipped_bit_of_an_export_is_noticed() {
     }
 }
 
+#[tokio::test]
+async fn the_seed_of_the_fuzz_target_is_accepted_and_signing_restores_its_checksums() {
+    let path = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../fuzz/seeds/export/example"));
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, exported(20).await.0).unwrap();
+    }
+    let seed = std::fs::read(path).unwrap();
+    assert!(crate::journal::fuzz::export(&seed), "the seed is of another format");
+    let mut signed = seed.clone();
+    let last = seed.len() - 1;
+    for at in [HEADER_BYTES - 1, HEADER_BYTES + 32, HEADER_BYTES + 36, last] {
+        signed[at] ^= 0xff;
+    }
+    crate::journal::fuzz::sign_export(&mut signed);
+    assert!(signed == seed);
+}
+
 /// The next number of a small generator; equal seeds give equal runs.
 fn draw(state: &mut u64, below: usize) -> usize {
     *state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
