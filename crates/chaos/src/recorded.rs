@@ -357,7 +357,11 @@ impl Making {
             SledEvent::ProvisionableChanged { .. } => self.request(Verb::Cordon { sled }, at),
             SledEvent::Expunged { .. } => self.request(Verb::Expunge { sled }, at),
             SledEvent::DrainBegan { .. } => self.left_out.push(format!("a drain at {at} ms")),
-            SledEvent::DrainEnded { .. } | SledEvent::Registered { .. } | SledEvent::Booted { .. } => {}
+            SledEvent::LeaseExpired { .. } => self.left_out.push(format!("a lease that expired at {at} ms")),
+            SledEvent::DrainEnded { .. }
+            | SledEvent::Registered { .. }
+            | SledEvent::Booted { .. }
+            | SledEvent::LeaseBegan { .. } => {}
         }
     }
 
