@@ -3,7 +3,7 @@
 use clap::{Args as Options, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-/// Measures the log beside a plain file on the same disk, and how soon a killed daemon answers.
+/// Measures the log beside a plain file on the same disk, how soon a killed daemon answers, and what one does over HTTP.
 #[derive(Debug, Parser)]
 #[command(name = "musher-bench")]
 pub struct Args {
@@ -19,6 +19,10 @@ pub enum What {
     Log(LogOptions),
     /// How soon a daemon that was killed answers again.
     Recovery(RecoveryOptions),
+    /// One durable state transition for each request to a daemon, by clients and by sleds.
+    Transitions(StackOptions),
+    /// Complete starts of instances on simulated sleds that take no time.
+    Sagas(StackOptions),
     /// Opens a journal and tells how much memory that took. Run by `log` in a process of its own.
     #[command(hide = true)]
     Hold {
@@ -70,6 +74,29 @@ pub struct RecoveryOptions {
     #[arg(long)]
     pub quick: bool,
     /// The daemon's binary; by default the one beside this.
+    #[arg(long)]
+    pub musher: Option<PathBuf>,
+    /// Disk to measure: everything is written into a temporary directory in there.
+    #[arg(long, default_value = ".")]
+    pub dir: PathBuf,
+}
+
+/// How `transitions` and `sagas` measure.
+#[derive(Debug, Options)]
+pub struct StackOptions {
+    /// Print one JSON object per line instead of tables.
+    #[arg(long)]
+    pub json: bool,
+    /// Short rounds: rougher numbers.
+    #[arg(long)]
+    pub quick: bool,
+    /// Numbers of clients that ask at once.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64, 256], value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub clients: Vec<u32>,
+    /// Instances that transitions are spread over.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    pub instances: u32,
+    /// The daemon's program; the one beside this program by default.
     #[arg(long)]
     pub musher: Option<PathBuf>,
     /// Disk to measure: everything is written into a temporary directory in there.

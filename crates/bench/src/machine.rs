@@ -34,10 +34,10 @@ pub fn describe(dir: &Path) -> Value {
     })
 }
 
-/// Processor time that this process has used so far, nanoseconds, all of its threads together. `None` where the
-/// system does not tell.
-pub fn processor_nanoseconds() -> Option<u64> {
-    let threads = std::fs::read_dir("/proc/self/task").ok()?;
+/// Processor time that a process has used so far, nanoseconds, all of its threads together: `self` or a process id.
+/// `None` where the system does not tell.
+pub fn processor_nanoseconds(process: &str) -> Option<u64> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).ok()?;
     // A thread that ends meanwhile takes its time with it: measurements keep theirs.
     let used = |thread: std::io::Result<std::fs::DirEntry>| -> Option<u64> {
         let text = std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;

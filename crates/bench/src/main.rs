@@ -1,7 +1,7 @@
 //! Measurements: what a component does per second, beside what the machine gives to the plainest program that
 //! does the same work.
 //!
-//! `cargo run --release -p musher-bench -- log|recovery [--json] [--quick]`
+//! `cargo run --release -p musher-bench -- log|recovery|transitions|sagas [--json] [--quick]`
 //!
 //! Rates of a disk swing by half from minute to minute, ratios hold: whatever is compared runs in turns, in
 //! short rounds of one run, and the median over the rounds is what counts.
@@ -12,6 +12,7 @@ mod log;
 mod machine;
 mod recovery;
 mod report;
+mod stack;
 mod statistics;
 
 use args::{Args, What};
@@ -25,6 +26,8 @@ fn main() -> ExitCode {
     let done = match Args::parse().what {
         What::Log(options) => log::run(&options),
         What::Recovery(options) => recovery::run(&options),
+        What::Transitions(options) => stack::run(stack::Question::Transitions, &options),
+        What::Sagas(options) => stack::run(stack::Question::Sagas, &options),
         What::Hold { dir } => log::memory::hold(&dir),
     };
     match done {

@@ -47,7 +47,7 @@ async fn write(mut writer: impl Writer, until: Instant) -> Result<Vec<u32>, Fail
 /// Lets all writers work for one round.
 pub async fn round<W: Writer>(writers: Vec<W>, length: Duration) -> Result<Round, Failure> {
     let started = now();
-    let used = processor_nanoseconds();
+    let used = processor_nanoseconds("self");
     let tasks: Vec<_> =
         writers.into_iter().map(|writer| tokio::spawn(write(writer, started + length))).collect();
     let mut nanoseconds = Vec::new();
@@ -56,7 +56,8 @@ pub async fn round<W: Writer>(writers: Vec<W>, length: Duration) -> Result<Round
     }
     let seconds = started.elapsed().as_secs_f64();
     let appends = count(nanoseconds.len() as u64);
-    let cpu = used.zip(processor_nanoseconds()).map_or(0, |(before, after)| after.saturating_sub(before));
+    let cpu =
+        used.zip(processor_nanoseconds("self")).map_or(0, |(before, after)| after.saturating_sub(before));
     Ok(Round {
         appends,
         per_second: appends / seconds,

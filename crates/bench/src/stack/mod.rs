@@ -1,0 +1,63 @@
+//! The whole daemon, driven over HTTP as its users and sleds drive it: a process of its own on a directory of its
+//! own, real routes only.
+//!
+//! ```text
+//! clients (this process) ── HTTP/1.1, keep-alive ──▶ musher serve ──▶ journal
+//! ```
+//!
+//! Invariants:
+//! * an answer counts only if it is 2xx, and every other answer ends the measurement;
+//! * what was counted is compared with the appends that the daemon says it has made durable meanwhile;
+//! * processor time of daemon and clients is told apart: both share the machine.
+
+mod daemon;
+mod fleet;
+mod http;
+mod load;
+mod sagas;
+mod transitions;
+
+use crate::Failure;
+use crate::args::StackOptions;
+use crate::machine;
+use crate::report::Report;
+use daemon::Daemon;
+use std::time::Duration;
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    rounds: usize,
+    round: Duration,
+}
+
+impl Plan {
+    const FULL: Self = Self { rounds: 5, round: Duration::from_secs(2) };
+    const QUICK: Self = Self { rounds: 3, round: Duration::from_millis(700) };
+}
+
+/// What is measured.
+#[derive(Clone, Copy, Debug)]
+pub enum Question {
+    /// One durable transition per request.
+    Transitions,
+    /// Complete starts.
+    Sagas,
+}
+
+/// Starts a daemon, measures and prints.
+pub fn run(question: Question, options: &StackOptions) -> Result<(), Failure> {
+    let plan = if options.quick { Plan::QUICK } else { Plan::FULL };
+    let mut report = Report::new(options.json);
+    // One thread: the clients are to leave the machine to the daemon.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let scratch = tempfile::tempdir_in(&options.dir)?;
+    report.row(&machine::describe(scratch.path()));
+    let daemon = Daemon::start(options.musher.as_deref(), &scratch.path().join("data"))?;
+    runtime.block_on(async {
+        match question {
+            Question::Transitions => transitions::measure(&daemon, options, plan, &mut report).await,
+            Question::Sagas => sagas::measure(&daemon, options, plan, &mut report).await,
+        }
+    })
+}
