@@ -19,6 +19,10 @@ use uuid::Uuid;
 /// What tells the ids of sleds from others derived from the same store.
 const SLED_TAG: u8 = 0x5d;
 
+/// How often, and how far apart, a start looks whether its sleds have registered: three seconds in all.
+const REGISTER_LOOKS_MAX: u32 = 600;
+const REGISTER_PAUSE: Duration = Duration::from_millis(5);
+
 /// Longest wait for a connection to a sled; shorter than a call, so that one to a host that is gone ends as a
 /// failure to connect.
 const CONNECT_MAX: Duration = Duration::from_secs(2);
@@ -97,6 +101,22 @@ pub fn embedded_sleds(
         sleds.push(embedded);
     }
     Ok(sleds)
+}
+
+/// Waits until the ledger knows these sleds: the first request shall find room on them. Whatever keeps one from
+/// registering, a full disk for one, is no reason not to serve.
+pub async fn until_registered(control: &ControlPlane, sleds: &[EmbeddedSled]) {
+    let is_there = async || {
+        let known = control.sleds().await.unwrap_or_default();
+        known.iter().filter(|(load, _)| load.boot.is_some()).count() >= sleds.len()
+    };
+    for _ in 0..REGISTER_LOOKS_MAX {
+        if control.log().refusal().is_some() || is_there().await {
+            return;
+        }
+        tokio::time::sleep(REGISTER_PAUSE).await;
+    }
+    tracing::warn!("not every simulated sled has registered yet");
 }
 
 /// An id that belongs to the store for as long as it exists: the same at every start.

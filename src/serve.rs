@@ -8,7 +8,7 @@ use crate::access::Gate;
 use crate::checkpoints::{self, Maker};
 use crate::cli::ServeArgs;
 use crate::config::{Config, LogFormat, Logging, Overrides};
-use crate::embedded::{Switchboard, derived_id, embedded_sleds};
+use crate::embedded::{Switchboard, derived_id, embedded_sleds, until_registered};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::notify::Manager;
 use crate::real::{SystemClock, SystemIds};
@@ -185,6 +185,7 @@ impl Daemon {
         };
         let sleds = embedded_sleds(config, store, &control, &switchboard)?;
         first_project(&control, store).await?;
+        until_registered(&control, &sleds).await;
         let stopped = |error: projections::Stopped| Failure::new(Exit::Damaged, error.to_string());
         projections.wait_for(log.durable()).await.map_err(stopped)?;
         let policy = policy(config);
