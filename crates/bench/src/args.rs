@@ -17,12 +17,34 @@ pub struct Args {
 pub enum What {
     /// Appends, reads and reopening of the log.
     Log(LogOptions),
+    /// Folding, looking at and verifying a long history, from an export.
+    Replay(ReplayOptions),
     /// Opens a journal and tells how much memory that took. Run by `log` in a process of its own.
     #[command(hide = true)]
     Hold {
         /// The journal.
         dir: PathBuf,
     },
+}
+
+/// How `replay` measures.
+#[derive(Debug, Options)]
+pub struct ReplayOptions {
+    /// Print one JSON object per line instead of tables.
+    #[arg(long)]
+    pub json: bool,
+    /// Events of the history, at least.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub events: usize,
+    /// Instances that live in it.
+    #[arg(long, default_value_t = 10_000)]
+    pub instances: usize,
+    /// Rounds of folding: a machine that others use too is as fast as its best one.
+    #[arg(long, default_value_t = 3)]
+    pub rounds: u32,
+    /// Disk to measure: the export is written into a temporary directory in there.
+    #[arg(long, default_value = ".")]
+    pub dir: PathBuf,
 }
 
 /// A part of what `log` measures.

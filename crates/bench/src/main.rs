@@ -1,7 +1,8 @@
 //! Measurements: what a component does per second, beside what the machine gives to the plainest program that
 //! does the same work.
 //!
-//! `cargo run --release -p musher-bench -- log [--json] [--quick]`
+//! `cargo run --release -p musher-bench -- log [--json] [--quick]`,
+//! `cargo run --release -p musher-bench -- replay [--json]`
 //!
 //! Rates of a disk swing by half from minute to minute, ratios hold: whatever is compared runs in turns, in
 //! short rounds of one run, and the median over the rounds is what counts.
@@ -10,6 +11,7 @@ mod args;
 mod clock;
 mod log;
 mod machine;
+mod replaying;
 mod report;
 mod statistics;
 
@@ -23,6 +25,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 fn main() -> ExitCode {
     let done = match Args::parse().what {
         What::Log(options) => log::run(&options),
+        What::Replay(options) => replaying::run(&options),
         What::Hold { dir } => log::memory::hold(&dir),
     };
     match done {
