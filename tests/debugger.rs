@@ -307,3 +307,37 @@ fn a_history_becomes_a_scenario_that_goes_the_same_way() {
     let again = make();
     assert_eq!(again.status.code(), Some(1), "never over a file");
 }
+
+#[test]
+fn a_history_is_walked_through_by_a_script() {
+    use std::io::Write as _;
+    use std::process::Stdio;
+    let export = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/logs/0.1.0/crash-in-mid-start.musher");
+    let walk = |more: &[&str], script: &str| {
+        let mut command = musher();
+        command.args(["replay", "web-1", "--step", "--file", export]).args(more);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        // A walk that has ended takes no more commands.
+        let _ = child.stdin.take().unwrap().write_all(script.as_bytes());
+        child.wait_with_output().unwrap()
+    };
+    let script = "goto first\nuntil run_state=starting\neffects\nbreak SagaAdvanced\ncontinue\ncontinue\neffects\nwhy\nquit\nnever";
+    let walked = ok(&walk(&[], script));
+    for said in [
+        "#7 @",
+        "#1 @",
+        "run_state is starting",
+        "nothing would be sent",
+        "break at SagaAdvanced",
+        "set_running VMM",
+        "the instance is starting",
+    ] {
+        assert!(walked.contains(said), "{said}: {walked}");
+    }
+    assert!(ok(&walk(&["--at", "#5"], "")).starts_with("#5 @18 "), "it begins where it is told to");
+    let refused = walk(&[], "goto #99\n");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("the newest is #7"), "{}", stderr(&refused));
+    assert_eq!(walk(&["--at", "#99"], "").status.code(), Some(1));
+}

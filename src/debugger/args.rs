@@ -52,6 +52,10 @@ pub struct ReplayArgs {
     /// Most events that --grep shows.
     #[arg(long, value_name = "N", default_value_t = 1_000)]
     pub limit: usize,
+    /// Walk through its history: next, back, goto, until, print, diff, why, break, continue, effects. Commands come
+    /// from stdin, one per line; begins at the moment of --at.
+    #[arg(long, group = "question", requires = "instance")]
+    pub step: bool,
     /// How much of what there is, and what starts and stops cost.
     #[arg(long, group = "question")]
     pub stats: bool,

@@ -6,6 +6,7 @@ mod live;
 pub mod past;
 pub mod show;
 mod simulate;
+mod step;
 mod upgrade;
 mod verify;
 pub mod whatif;
@@ -66,6 +67,9 @@ pub async fn run(args: &ReplayArgs) -> Outcome {
         return Err(Failure::new(Exit::Usage, "which instance?")
             .hint("name one, or ask about all: --fleet, --verify, --grep, --stats; `musher replay --help` has examples"));
     };
+    if args.step {
+        return step::run(&past, id, args.at.as_deref());
+    }
     if args.simulate {
         return simulate::run(&past, id, args);
     }

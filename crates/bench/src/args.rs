@@ -3,7 +3,7 @@
 use clap::{Args as Options, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
-/// Measures the log beside a plain file on the same disk, how soon a killed daemon answers, and what one does over HTTP.
+/// Measures the log beside a plain file on the same disk, how soon a killed daemon answers, what one does over HTTP, and the past.
 #[derive(Debug, Parser)]
 #[command(name = "musher-bench")]
 pub struct Args {
@@ -23,12 +23,34 @@ pub enum What {
     Transitions(StackOptions),
     /// Complete starts of instances on simulated sleds that take no time.
     Sagas(StackOptions),
+    /// Folding, looking at and verifying a long history, from an export.
+    Replay(ReplayOptions),
     /// Opens a journal and tells how much memory that took. Run by `log` in a process of its own.
     #[command(hide = true)]
     Hold {
         /// The journal.
         dir: PathBuf,
     },
+}
+
+/// How `replay` measures.
+#[derive(Debug, Options)]
+pub struct ReplayOptions {
+    /// Print one JSON object per line instead of tables.
+    #[arg(long)]
+    pub json: bool,
+    /// Events of the history, at least.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub events: usize,
+    /// Instances that live in it.
+    #[arg(long, default_value_t = 10_000)]
+    pub instances: usize,
+    /// Rounds of folding: a machine that others use too is as fast as its best one.
+    #[arg(long, default_value_t = 3)]
+    pub rounds: u32,
+    /// Disk to measure: the export is written into a temporary directory in there.
+    #[arg(long, default_value = ".")]
+    pub dir: PathBuf,
 }
 
 /// A part of what `log` measures.

@@ -7,7 +7,7 @@ use crate::at::At;
 use crate::error::Error;
 use crate::source::Source;
 use crate::state::{InstanceState, state_at};
-use lifecycle::{InstanceId, RunState};
+use lifecycle::{Instance, InstanceId, RunState, effects};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -63,11 +63,16 @@ fn side(state: &InstanceState) -> Side {
 
 /// The state as people look at it: the fold's own fields, what users see, and what would be sent.
 pub fn fields(state: &InstanceState) -> Value {
-    let mut fields = serde_json::to_value(&state.state).unwrap_or(Value::Null);
+    state_fields(&state.state)
+}
+
+/// The same, of a fold.
+pub fn state_fields(state: &Instance) -> Value {
+    let mut fields = serde_json::to_value(state).unwrap_or(Value::Null);
     if let Some(fields) = fields.as_object_mut() {
         fields.remove("head");
-        fields.insert("run_state".to_owned(), serde_json::to_value(state.run_state).unwrap_or(Value::Null));
-        fields.insert("effects".to_owned(), serde_json::to_value(&state.effects).unwrap_or(Value::Null));
+        fields.insert("run_state".to_owned(), serde_json::to_value(state.run_state()).unwrap_or(Value::Null));
+        fields.insert("effects".to_owned(), serde_json::to_value(effects(state)).unwrap_or(Value::Null));
     }
     fields
 }

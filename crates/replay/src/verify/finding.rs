@@ -1,9 +1,12 @@
 //! One thing that is wrong: what, where, and who did it.
 
+use eventlog::StreamId;
 use journal::StreamName;
 use lifecycle::InstanceId;
 use serde::Serialize;
+use std::borrow::Cow;
 use std::fmt;
+use std::rc::Rc;
 
 /// What sort of thing is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -54,23 +57,58 @@ pub struct Finding {
     pub detail: String,
 }
 
-/// Where something was found.
+/// Where something was found. One is made for every event, and read for hardly any: texts are written only then.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Place {
     pub(super) instance: Option<InstanceId>,
-    pub(super) stream: String,
+    pub(super) stream: Where,
     pub(super) version: u64,
     pub(super) position: u64,
-    pub(super) event: String,
+    pub(super) event: Cow<'static, str>,
     pub(super) cause: u64,
-    pub(super) by: String,
+    pub(super) by: Rc<str>,
+}
+
+/// What a place is in.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) enum Where {
+    #[default]
+    Log,
+    Stream(StreamName),
+    /// One of no known sort.
+    Unknown(StreamId),
+}
+
+impl Where {
+    pub(super) fn of(stream: StreamId) -> Self {
+        StreamName::parse(stream).map_or(Self::Unknown(stream), Self::Stream)
+    }
+}
+
+impl fmt::Display for Where {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Log => f.write_str("the log"),
+            Self::Stream(name) => write!(f, "{name}"),
+            Self::Unknown(stream) => write!(f, "{stream}"),
+        }
+    }
 }
 
 impl Place {
     pub(super) fn finding(&self, kind: FindingKind, detail: impl Into<String>) -> Finding {
-        let Self { instance, stream, version, position, event, cause, by } = self.clone();
-        let detail = detail.into();
-        Finding { kind, invariant: None, instance, stream, version, position, event, cause, by, detail }
+        Finding {
+            kind,
+            invariant: None,
+            instance: self.instance,
+            stream: self.stream.to_string(),
+            version: self.version,
+            position: self.position,
+            event: self.event.to_string(),
+            cause: self.cause,
+            by: self.by.to_string(),
+            detail: detail.into(),
+        }
     }
 
     pub(super) fn violation(&self, violation: &lifecycle::invariant::Violation) -> Finding {
@@ -89,25 +127,20 @@ impl Finding {
     ) -> Self {
         let place = Place {
             instance: Some(instance),
-            stream: StreamName::Instance(instance).to_string(),
+            stream: Where::Stream(StreamName::Instance(instance)),
             version,
             position,
-            event: "newest event".to_owned(),
+            event: "newest event".into(),
             cause: 0,
-            by: "unknown".to_owned(),
+            by: "unknown".into(),
         };
         place.finding(kind, detail)
     }
 
     /// Something about the whole log up to a position.
     pub fn of_log(kind: FindingKind, position: u64, detail: impl Into<String>) -> Self {
-        let place = Place {
-            stream: "the log".to_owned(),
-            position,
-            event: "newest event".to_owned(),
-            by: "unknown".to_owned(),
-            ..Place::default()
-        };
+        let place =
+            Place { position, event: "newest event".into(), by: "unknown".into(), ..Place::default() };
         place.finding(kind, detail)
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::source::ends_append;
 use journal::{Recorded, RecordedContext};
+use std::rc::Rc;
 
 /// The newest event of a stream, as far as order is concerned.
 #[derive(Clone, Debug, Default)]
@@ -12,14 +13,14 @@ pub(super) struct Order {
     /// Index within its append, and the number of events in it.
     index: (u16, u16),
     /// Who wrote the append that is being read.
-    pub(super) by: String,
+    pub(super) by: Rc<str>,
 }
 
 impl Order {
     /// Takes the next event; answers what is out of order about it, if anything is.
     pub(super) fn take(&mut self, recorded: &Recorded) -> Option<String> {
         if let Some(context) = &recorded.context {
-            self.by = who(context);
+            self.by = who(context).into();
         }
         let problem = self.problem(recorded);
         self.version = recorded.meta.version;

@@ -1,6 +1,6 @@
 //! One pass over the log, or over one stream of it.
 
-use super::finding::{FindingKind, Place};
+use super::finding::{FindingKind, Place, Where};
 use super::follow::Followed;
 use super::order::Order;
 use super::shared::Shared;
@@ -12,8 +12,10 @@ use eventlog::{Position, ReadError, Record};
 use journal::{DecodeError, FoldError, Recorded, StreamName, apply_project, apply_sled, event_name, read};
 use lifecycle::project::Project;
 use lifecycle::sled::Sled;
-use lifecycle::{Instance, InstanceId, ProjectId, SledId};
+use lifecycle::{Input, Instance, InstanceId, ProjectId, SledId};
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 /// Everything known on the way.
 pub(super) struct Pass<'a> {
@@ -29,6 +31,7 @@ pub(super) struct Pass<'a> {
     shared: Option<Shared>,
     /// Where the newest event was.
     place: Place,
+    nobody: Rc<str>,
 }
 
 impl<'a> Pass<'a> {
@@ -43,6 +46,7 @@ impl<'a> Pass<'a> {
             sleds: BTreeMap::new(),
             shared: None,
             place: Place::default(),
+            nobody: "unknown".into(),
         }
     }
 
@@ -128,23 +132,23 @@ impl<'a> Pass<'a> {
         self.report.events += 1;
         self.report.appends += u64::from(record.index.0 == 0);
         self.place_of(record);
-        let recorded = match read(record) {
+        let mut recorded = match read(record) {
             Ok(recorded) => recorded,
             Err(error) => return self.unreadable(record, &error),
         };
         let stream = recorded.stream;
         let order = self.orders.entry(stream).or_default();
         let problem = order.take(&recorded);
-        self.place.by.clone_from(&order.by);
-        self.place.stream = stream.to_string();
-        event_name(&recorded.event).clone_into(&mut self.place.event);
+        self.place.by = Rc::clone(&order.by);
+        self.place.event = event_name(&recorded.event).into();
         if self.broken.contains(&stream) {
             return;
         }
         if let Some(problem) = problem {
             self.add(FindingKind::OutOfOrder, problem);
         }
-        if self.follow(&recorded) {
+        let input = recorded.context.take().and_then(|context| context.input);
+        if self.follow(&recorded, input) {
             self.share(&recorded);
         } else {
             self.broken.insert(stream);
@@ -160,12 +164,12 @@ impl<'a> Pass<'a> {
         };
         self.place = Place {
             instance,
-            stream: name.map_or_else(|| record.stream.to_string(), |name| name.to_string()),
+            stream: Where::of(record.stream),
             version: record.version.get(),
             position: record.position.get(),
-            event: format!("kind {}", record.kind),
+            event: Cow::default(),
             cause: record.cause.get(),
-            by: "unknown".to_owned(),
+            by: Rc::clone(&self.nobody),
         };
     }
 
@@ -174,18 +178,19 @@ impl<'a> Pass<'a> {
         self.shared = None;
         let is_first = StreamName::parse(record.stream).is_none_or(|stream| self.broken.insert(stream));
         if is_first {
+            self.place.event = format!("kind {}", record.kind).into();
             self.add(FindingKind::Unreadable, error.problem.to_string());
         }
     }
 
     /// Folds the event into its own entity. Answers whether its stream can be followed further.
-    fn follow(&mut self, recorded: &Recorded) -> bool {
+    fn follow(&mut self, recorded: &Recorded, input: Option<Input>) -> bool {
         let folded = match recorded.stream {
             StreamName::Instance(id) => {
                 let cache = self.options.cache;
                 let snapshot = || cache.and_then(|cache| cache.snapshot(recorded.stream.id()).ok().flatten());
                 let followed = self.instances.entry(id).or_insert_with(|| Followed::new(snapshot()));
-                return followed.take(recorded, &self.place, self.options.policy, &mut self.report);
+                return followed.take(recorded, input, &self.place, self.options.policy, &mut self.report);
             }
             StreamName::Project(id) => apply_project(self.projects.entry(id).or_default(), recorded),
             StreamName::Sled(id) => apply_sled(self.sleds.entry(id).or_default(), recorded),
@@ -249,18 +254,15 @@ impl<'a> Pass<'a> {
         let (position, stream, last) = match source {
             ReadError::Damaged { position, last, streams, .. } => {
                 self.broken.extend(streams.iter().copied().filter_map(StreamName::parse));
-                (position.get(), "the log".to_owned(), last.map(Position::get))
+                (position.get(), Where::Log, last.map(Position::get))
             }
-            ReadError::Quarantined { stream, .. } => {
-                let name = StreamName::parse(*stream);
-                (0, name.map_or_else(|| stream.to_string(), |name| name.to_string()), None)
-            }
+            ReadError::Quarantined { stream, .. } => (0, Where::of(*stream), None),
             ReadError::Archived { .. } | ReadError::Io(_) | ReadError::Closed => return Err(error),
         };
         // What was lost may have been about anything that instances share.
         self.shared = None;
-        let unknown = || "unknown".to_owned();
-        self.place = Place { position, stream, event: unknown(), by: unknown(), ..Place::default() };
+        let by = Rc::clone(&self.nobody);
+        self.place = Place { position, stream, event: "unknown".into(), by, ..Place::default() };
         self.add(FindingKind::Unreadable, error.to_string());
         Ok(last)
     }
@@ -296,12 +298,15 @@ impl<'a> Pass<'a> {
                 StreamName::Instance(id) => Some(id),
                 _ => None,
             },
-            stream: stream.to_string(),
+            stream: Where::Stream(stream),
             version: head.map_or(0, |head| head.version),
             position: head.map_or(0, |head| head.position),
-            event: "end of stream".to_owned(),
+            event: "end of stream".into(),
             cause: 0,
-            by: self.orders.get(&stream).map_or_else(String::new, |order| order.by.clone()),
+            by: self
+                .orders
+                .get(&stream)
+                .map_or_else(|| Rc::clone(&self.nobody), |order| Rc::clone(&order.by)),
         }
     }
 }
