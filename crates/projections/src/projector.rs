@@ -12,7 +12,6 @@ use crate::model::ReadModel;
 use eventlog::{Cache, Log, Position, ReadError, Record};
 use futures::StreamExt;
 use std::sync::{Arc, PoisonError, RwLock};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Most records applied under one lock: readers wait about a millisecond for it.
@@ -28,7 +27,7 @@ pub fn spawn(log: Arc<dyn Log>, cache: Option<Arc<dyn Cache>>) -> (Projections, 
     let (checkpoints, loaded) = Checkpoints::open(cache, target);
     let position = loaded.position();
     let stage = if position >= target { Stage::Following } else { Stage::CatchingUp };
-    let (progress, watching) = watch::channel(Progress { position, stage, cache_trouble: None });
+    let (progress, watching) = level::channel(Progress { position, stage, cache_trouble: None });
     let model = Arc::new(RwLock::new(loaded));
     let handle = Projections::new(Arc::clone(&model), watching);
     let projector = Projector { model, checkpoints, progress, target, checkpoint: position };
@@ -38,7 +37,7 @@ pub fn spawn(log: Arc<dyn Log>, cache: Option<Arc<dyn Cache>>) -> (Projections, 
 struct Projector {
     model: Arc<RwLock<ReadModel>>,
     checkpoints: Checkpoints,
-    progress: watch::Sender<Progress>,
+    progress: level::Sender<Progress>,
     /// What was durable at the start.
     target: Position,
     /// Position of the last checkpoint that was tried.
