@@ -1,6 +1,7 @@
 //! `musher chaos …`: hands the arguments over and turns the answer into an exit code.
 
-use crate::cli::ChaosVerb;
+use crate::cli::{ChaosTier, ChaosVerb};
+use chaos::Tier;
 use chaos::cli::{CliError, Exit, ProveArgs, ReplayArgs, RunArgs, SameArgs};
 use std::process::ExitCode;
 
@@ -8,14 +9,18 @@ use std::process::ExitCode;
 pub fn run(verb: ChaosVerb) -> ExitCode {
     let mut out = std::io::stdout().lock();
     let ended: Result<Exit, CliError> = match verb {
-        ChaosVerb::Run { seeds, profile, jobs, keep, json } => {
-            chaos::cli::run(&RunArgs { seeds, profile, jobs, keep: Some(keep), json }, &mut out)
+        ChaosVerb::Run { seeds, tier, profile, jobs, keep, json } => {
+            let (tier, profile) = chosen(tier, profile);
+            chaos::cli::run(&RunArgs { seeds, tier, profile, jobs, keep: Some(keep), json }, &mut out)
         }
         ChaosVerb::Replay { file, verbose, stop_at, shrink } => {
             chaos::cli::replay(&ReplayArgs { file, verbose, stop_at_ms: stop_at, shrink }, &mut out)
         }
         ChaosVerb::Prove { jobs } => chaos::cli::prove_all(&ProveArgs { jobs }, &mut out),
-        ChaosVerb::Same { seed, profile } => chaos::cli::same(&SameArgs { seed, profile }, &mut out),
+        ChaosVerb::Same { seed, tier, profile } => {
+            let (tier, profile) = chosen(tier, profile);
+            chaos::cli::same(&SameArgs { seed, tier, profile }, &mut out)
+        }
         ChaosVerb::List => chaos::cli::list(&mut out),
     };
     match ended {
@@ -25,4 +30,13 @@ pub fn run(verb: ChaosVerb) -> ExitCode {
             ExitCode::from(error.exit().code())
         }
     }
+}
+
+/// The tier, and its own profile unless another is named.
+fn chosen(tier: ChaosTier, profile: Option<String>) -> (Tier, String) {
+    let (tier, own) = match tier {
+        ChaosTier::Core => (Tier::Core, "swarm"),
+        ChaosTier::Actors => (Tier::Actors, chaos::ACTORS_PROFILE),
+    };
+    (tier, profile.unwrap_or_else(|| own.to_owned()))
 }

@@ -412,6 +412,15 @@ pub enum SledVerb {
     },
 }
 
+/// What runs the seeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ChaosTier {
+    /// The rules in the simulator's own shell.
+    Core,
+    /// The real actors on a paused clock.
+    Actors,
+}
+
 /// Verbs of `chaos`.
 #[derive(Debug, Subcommand)]
 pub enum ChaosVerb {
@@ -421,9 +430,12 @@ pub enum ChaosVerb {
         /// Seeds A..B without B, or one seed.
         #[arg(long, default_value = "0..1000", value_parser = parse_seeds)]
         seeds: std::ops::Range<u64>,
-        /// Profile of faults; `musher chaos list` names them.
-        #[arg(long, default_value = "swarm")]
-        profile: String,
+        /// What runs: the rules in the simulator's own shell, or the real actors on a paused clock.
+        #[arg(long, value_enum, default_value_t = ChaosTier::Core)]
+        tier: ChaosTier,
+        /// Profile of faults; `musher chaos list` names them. By default swarm, or actors for that tier.
+        #[arg(long)]
+        profile: Option<String>,
         /// Threads.
         #[arg(long, default_value_t = 1)]
         jobs: usize,
@@ -458,9 +470,12 @@ pub enum ChaosVerb {
     Same {
         /// The seed.
         seed: u64,
-        /// Profile of faults.
-        #[arg(long, default_value = "swarm")]
-        profile: String,
+        /// What runs it.
+        #[arg(long, value_enum, default_value_t = ChaosTier::Core)]
+        tier: ChaosTier,
+        /// Profile of faults. By default swarm, or actors for that tier.
+        #[arg(long)]
+        profile: Option<String>,
     },
     /// List profiles, faults and planted bugs.
     List,

@@ -5,14 +5,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Crate, the crates of ours that it may use, and outside crates that it must never use.
-const ARROWS: [(&str, &[&str], &[&str]); 13] = [
+const ARROWS: [(&str, &[&str], &[&str]); 14] = [
+    ("level", &[], &["ractor", "sled", "axum", "reqwest"]),
     ("lifecycle", &[], &["tokio", "ractor", "sled", "tracing", "rand", "bincode", "axum", "reqwest"]),
-    ("eventlog", &[], &["ractor", "bincode", "axum", "reqwest"]),
+    ("eventlog", &["level"], &["ractor", "bincode", "axum", "reqwest"]),
     ("journal", &["lifecycle", "eventlog"], &["tokio", "ractor", "sled", "axum", "reqwest"]),
     ("sled-protocol", &[], &["ractor", "sled", "axum"]),
-    ("sim-sled", &["sled-protocol"], &["ractor", "sled", "axum"]),
-    ("actors", &["lifecycle", "eventlog", "journal", "sled-protocol"], &["sled", "axum", "reqwest"]),
-    ("projections", &["lifecycle", "eventlog", "journal"], &["ractor", "sled", "axum", "reqwest"]),
+    ("sim-sled", &["level", "sled-protocol"], &["ractor", "sled", "axum"]),
+    ("actors", &["level", "lifecycle", "eventlog", "journal", "sled-protocol"], &["sled", "axum", "reqwest"]),
+    ("projections", &["level", "lifecycle", "eventlog", "journal"], &["ractor", "sled", "axum", "reqwest"]),
     (
         "checkpoint",
         &["lifecycle", "eventlog", "journal", "projections"],
@@ -31,6 +32,7 @@ const ARROWS: [(&str, &[&str], &[&str]); 13] = [
             "api",
             "eventlog",
             "journal",
+            "level",
             "lifecycle",
             "projections",
             "replay",

@@ -10,7 +10,7 @@ use crate::network::{Network, NetworkStatus};
 use crate::projects::{ProjectAsk, Projects};
 use crate::sled::SledStatus;
 use crate::sleds::Sleds;
-use crate::supervisor::Undeliverable;
+use crate::supervisor::{KILLED, Undeliverable};
 use crate::timers::Timers;
 use crate::writer::{AppendError, Writer};
 use eventlog::{Log, Unavailable};
@@ -45,6 +45,9 @@ pub enum StartError {
     Actor(String),
 }
 
+/// Looks for the successor of an actor that ended, a restart's pause apart: several restarts in a row.
+const SETTLE_ATTEMPTS: usize = 50;
+
 /// What a user asks for when creating an instance.
 #[derive(Clone, Debug)]
 pub struct NewInstance {
@@ -64,8 +67,8 @@ pub(crate) struct Inner {
     pub(crate) env: Arc<Env>,
     root: ActorRef<NoMessage>,
     pub(crate) ledger: LedgerHandle,
-    projects: Projects,
-    instances: Instances,
+    pub(crate) projects: Projects,
+    pub(crate) instances: Instances,
     pub(crate) sleds: Sleds,
     pub(crate) timers: Timers,
     network: Network,
@@ -138,6 +141,7 @@ impl ControlPlane {
         new: NewInstance,
         context: RequestContext,
     ) -> Result<Accepted, CommandError> {
+        self.must_be_open()?;
         self.must_be_creatable(&new.spec).await?;
         let id = InstanceId::new(self.inner.env.ids.uuid());
         self.command(id, Ask::Create { spec: Box::new(new.spec), start: new.start }, context).await
@@ -159,6 +163,7 @@ impl ControlPlane {
         ask: Ask,
         context: RequestContext,
     ) -> Result<Accepted, CommandError> {
+        self.must_be_open()?;
         self.must_exist(id).await?;
         self.command(id, ask, context).await
     }
@@ -176,8 +181,25 @@ impl ControlPlane {
             .instances
             .send(id, InstanceMsg::Command { ask, context, ticket, reply })
             .map_err(undeliverable)?;
-        let ended = || CommandError::Unknown("the instance's actor ended before it answered".to_owned());
-        answer.await.unwrap_or_else(|_| Err(ended()))
+        if let Ok(answer) = answer.await {
+            return answer;
+        }
+        self.settle(id).await;
+        Err(CommandError::Unknown("the instance's actor ended before it answered".to_owned()))
+    }
+
+    /// Waits until the successor of an actor that ended has loaded its stream: what its predecessor appended is
+    /// then durable or will never be, so that a repeat of the request finds it.
+    async fn settle(&self, id: InstanceId) {
+        for _ in 0..SETTLE_ATTEMPTS {
+            let (reply, answer) = oneshot::channel();
+            match self.inner.instances.send(id, InstanceMsg::Get(reply)) {
+                Ok(()) if answer.await.is_ok() => return,
+                Ok(()) | Err(Undeliverable::Restarting(_)) => {}
+                Err(Undeliverable::Quarantined(_) | Undeliverable::Closed) => return,
+            }
+            tokio::time::sleep(self.inner.env.limits.restart_pause).await;
+        }
     }
 
     /// The instance's state, from its actor.
@@ -205,6 +227,11 @@ impl ControlPlane {
     pub(crate) fn must_be_open(&self) -> Result<(), CommandError> {
         if self.inner.is_closing.load(Ordering::Acquire) {
             return Err(CommandError::Unavailable("the daemon is shutting down".to_owned()));
+        }
+        // Nothing can be refused for good any more: what was asked before may be in the log or not, and only the
+        // next start knows.
+        if let Some(why @ Unavailable::Poisoned(_)) = self.inner.env.log.refusal() {
+            return Err(why.into());
         }
         Ok(())
     }
@@ -356,10 +383,18 @@ impl Actor for Root {
         event: SupervisionEvent,
         (): &mut (),
     ) -> Result<(), ActorProcessingErr> {
-        if let SupervisionEvent::ActorFailed(_, error) = event {
-            // The ledger's grants are only reproducible with every grantee gone; a supervisor that failed
-            // supervises nothing. Both are what a start from the log is for.
-            self.env.fatal.raise(format!("a core actor has failed: {error}"));
+        // The ledger's grants are only reproducible with every grantee gone; a supervisor that failed
+        // supervises nothing. Both are what a start from the log is for.
+        match event {
+            SupervisionEvent::ActorFailed(_, error) => {
+                self.env.fatal.raise(format!("a core actor has failed: {error}"));
+            }
+            SupervisionEvent::ActorTerminated(_, _, Some(why)) if why == KILLED => {
+                self.env.fatal.raise("a core actor was killed");
+            }
+            SupervisionEvent::ActorTerminated(..)
+            | SupervisionEvent::ActorStarted(_)
+            | SupervisionEvent::ProcessGroupChanged(_) => {}
         }
         Ok(())
     }

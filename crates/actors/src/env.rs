@@ -21,6 +21,12 @@ pub trait IdSource: Send + Sync {
 
     /// A fresh number, for ties and jitter.
     fn dice(&self) -> u64;
+
+    /// How many turns all other tasks have before an actor looks at its next message. Only a simulation draws
+    /// them: a runtime of one thread knows one order, and these make others.
+    fn turns(&self) -> u32 {
+        0
+    }
 }
 
 /// Finds the agent of a sled.
@@ -212,6 +218,13 @@ pub struct Env {
 }
 
 impl Env {
+    /// Lets others go first as often as [`IdSource::turns`] says.
+    pub(crate) async fn let_others_go_first(&self) {
+        for _ in 0..self.ids.turns() {
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// A pause drawn between half of `span` and all of it, so that retries spread.
     pub fn jittered(&self, span: Duration) -> Duration {
         let micros = u64::try_from(span.as_micros()).unwrap_or(u64::MAX);

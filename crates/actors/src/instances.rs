@@ -102,6 +102,16 @@ impl Instances {
         self.roster.tell_live(|| InstanceMsg::Passivate)
     }
 
+    /// Its live actor.
+    pub(crate) fn cell(&self, id: InstanceId) -> Option<ActorCell> {
+        self.roster.cell(id)
+    }
+
+    /// The actor that restarts them.
+    pub(crate) fn supervisor(&self) -> Option<ActorCell> {
+        self.roster.supervisor()
+    }
+
     /// Lets every mailbox drain, then ends.
     pub(crate) async fn close(&self) {
         self.roster.close().await;

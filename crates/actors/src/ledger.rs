@@ -164,6 +164,11 @@ impl LedgerHandle {
         Ok((Self { actor }, desk))
     }
 
+    /// Its actor.
+    pub(crate) fn cell(&self) -> ActorCell {
+        self.actor.get_cell()
+    }
+
     async fn ask<T>(&self, after: u64, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, LedgerGone> {
         let (reply, answer) = oneshot::channel();
         self.tell(after, request(reply))?;

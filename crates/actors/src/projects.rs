@@ -68,6 +68,11 @@ impl Projects {
         Ok(Self { actor })
     }
 
+    /// Its actor.
+    pub(crate) fn cell(&self) -> ActorCell {
+        self.actor.get_cell()
+    }
+
     /// Does what is asked; answers the project afterwards and the position of its newest event.
     pub(crate) async fn ask(
         &self,
@@ -112,6 +117,7 @@ impl Actor for ProjectsActor {
         shell: &mut Shell,
     ) -> Result<(), ActorProcessingErr> {
         let ProjectMsg { id, ask, context, reply } = message;
+        shell.env.let_others_go_first().await;
         // A caller that hung up finds the outcome by looking.
         let _ = reply.send(shell.perform(id, ask, context).await);
         Ok(())

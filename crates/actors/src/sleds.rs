@@ -16,6 +16,9 @@ use sled_protocol::{ControlPlaneError, PropolisId, SerialData, SerialRange, Sled
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
+/// Looks for the successor of an actor that ended, a restart's pause apart: several restarts in a row.
+const SETTLE_ATTEMPTS: usize = 50;
+
 /// Handle to all sleds.
 #[derive(Clone)]
 pub(crate) struct Sleds {
@@ -90,7 +93,17 @@ impl Sleds {
         self.roster
             .send(sled, SledMsg::Command { command, context, reply })
             .map_err(|error| CommandError::Unavailable(error.to_string()))?;
-        answer.await.unwrap_or_else(|_| Err(CommandError::Unknown("the sled's actor restarts".to_owned())))
+        if let Ok(answer) = answer.await {
+            return answer;
+        }
+        // Until its successor has loaded the stream, a repeat could not tell whether this was recorded.
+        for _ in 0..SETTLE_ATTEMPTS {
+            if self.status(sled).await.is_some() {
+                break;
+            }
+            tokio::time::sleep(self.env.limits.restart_pause).await;
+        }
+        Err(CommandError::Unknown("the sled's actor restarts".to_owned()))
     }
 
     /// What a VMM on a sled has written.
@@ -130,6 +143,16 @@ impl Sleds {
         let (reply, answer) = oneshot::channel();
         self.roster.send(sled, SledMsg::Look(reply)).ok()?;
         answer.await.ok()
+    }
+
+    /// Its live actor.
+    pub(crate) fn cell(&self, id: SledId) -> Option<ActorCell> {
+        self.roster.cell(id)
+    }
+
+    /// The actor that restarts them.
+    pub(crate) fn supervisor(&self) -> Option<ActorCell> {
+        self.roster.supervisor()
     }
 
     /// Lets every mailbox drain, then ends.

@@ -25,6 +25,8 @@ pub(crate) struct RestartPolicy {
 
 /// Panics that lie further apart than this are not in a row.
 const IN_A_ROW: Duration = Duration::from_mins(10);
+/// What the actor library says of an actor that ended because it was killed.
+pub(crate) const KILLED: &str = "killed";
 /// Longest pause before a restart.
 const PAUSE_MAX: Duration = Duration::from_mins(1);
 
@@ -199,6 +201,19 @@ impl<K: Key, M: Message> Roster<K, M> {
         }
     }
 
+    /// The live actor of a key.
+    pub(crate) fn cell(&self, key: K) -> Option<ActorCell> {
+        match &self.lock().by_key.get(&key)?.state {
+            SlotState::Live(actor) => Some(actor.get_cell()),
+            SlotState::Restarting(_) | SlotState::Quarantined(_) => None,
+        }
+    }
+
+    /// The actor that restarts them.
+    pub(crate) fn supervisor(&self) -> Option<ActorCell> {
+        self.inner.supervisor.get().cloned()
+    }
+
     fn lock(&self) -> MutexGuard<'_, Slots<K, M>> {
         self.inner.slots.lock().expect("nothing panics while it holds the roster")
     }
@@ -286,22 +301,27 @@ impl<K: Key, M: Message> Actor for Supervisor<K, M> {
         event: SupervisionEvent,
         roster: &mut Self::State,
     ) -> Result<(), ActorProcessingErr> {
-        match event {
-            SupervisionEvent::ActorFailed(cell, error) => {
-                let why = error.to_string();
-                match roster.failed(&cell, &why) {
-                    Some((key, Some(pause))) => {
-                        tracing::error!(%key, roster = self.name, why, ?pause, "actor failed, restarts");
-                        myself.send_after(pause, move || Restart(key));
-                    }
-                    Some((key, None)) => {
-                        tracing::error!(%key, roster = self.name, why, "actor failed and is quarantined");
-                    }
-                    None => tracing::warn!(roster = self.name, why, "an actor that was replaced failed"),
-                }
+        let failed = match &event {
+            SupervisionEvent::ActorFailed(cell, error) => Some((cell.clone(), error.to_string())),
+            // Whatever it was in the middle of is unfinished, as after a panic.
+            SupervisionEvent::ActorTerminated(cell, _, Some(why)) if why == KILLED => {
+                Some((cell.clone(), why.clone()))
             }
-            SupervisionEvent::ActorTerminated(cell, _, _) => roster.ended(&cell),
-            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
+            _ => None,
+        };
+        match (failed, event) {
+            (Some((cell, why)), _) => match roster.failed(&cell, &why) {
+                Some((key, Some(pause))) => {
+                    tracing::error!(%key, roster = self.name, why, ?pause, "actor failed, restarts");
+                    myself.send_after(pause, move || Restart(key));
+                }
+                Some((key, None)) => {
+                    tracing::error!(%key, roster = self.name, why, "actor failed and is quarantined");
+                }
+                None => tracing::warn!(roster = self.name, why, "an actor that was replaced failed"),
+            },
+            (None, SupervisionEvent::ActorTerminated(cell, _, _)) => roster.ended(&cell),
+            (None, _) => {}
         }
         Ok(())
     }

@@ -202,7 +202,14 @@ impl Writer {
             AppendOutcome::Conflict { .. } | AppendOutcome::Fenced { .. } => {
                 Err(AppendError::Lost(self.stream))
             }
-            AppendOutcome::Unknown => Err(AppendError::Unknown(self.stream)),
+            AppendOutcome::Unknown => {
+                // Whoever is told "unknown" may look, or ask again: by then the log must show what became of it.
+                // A claim is answered after everything before it has been decided; this owner ends either way.
+                if let Err(error) = claim(&self.env, self.stream).await {
+                    tracing::debug!(stream = %self.stream, %error, "what became of an append stays unknown");
+                }
+                Err(AppendError::Unknown(self.stream))
+            }
             AppendOutcome::Unavailable(reason) => {
                 if let Unavailable::Poisoned(why) = &reason {
                     self.env.fatal.raise(format!("the log is poisoned: {why}"));

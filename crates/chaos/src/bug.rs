@@ -41,6 +41,10 @@ macro_rules! bugs {
 }
 
 bugs! {
+    /// Whoever follows the log misses a record now and then. Actors tier only, like the next.
+    LoseFollowed = "lose_followed";
+    /// Snapshots lack the newest events.
+    StaleSnapshot = "stale_snapshot";
     /// A client is answered as soon as its events are written, before they are synced.
     AcknowledgeBeforeSync = "acknowledge_before_sync";
     /// Effects leave as soon as their events are written, before they are synced.

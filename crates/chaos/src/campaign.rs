@@ -7,8 +7,8 @@ use crate::bug::Bug;
 use crate::checks::{Failure, FailureKind};
 use crate::coverage::Coverage;
 use crate::generate::{Profile, scenario};
-use crate::scenario::Scenario;
-use crate::world::{Outcome, run};
+use crate::scenario::{Scenario, Tier};
+use crate::world::Outcome;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -25,6 +25,8 @@ pub const JOBS_MAX: usize = 256;
 pub struct Campaign {
     /// Seeds.
     pub seeds: Range<u64>,
+    /// What runs them.
+    pub tier: Tier,
     /// The profile.
     pub profile: &'static Profile,
     /// Threads, 1 to [`JOBS_MAX`].
@@ -67,6 +69,10 @@ pub struct Findings {
 
 /// Runs a scenario; a panic of the rules or the harness is a failure like any other.
 pub fn run_caught(scenario: &Scenario, is_traced: bool) -> Outcome {
+    let run = match scenario.tier {
+        Tier::Core => crate::world::run,
+        Tier::Actors => crate::stage::run,
+    };
     match catch_unwind(AssertUnwindSafe(|| run(scenario, is_traced))) {
         Ok(outcome) => outcome,
         Err(payload) => {
@@ -96,8 +102,9 @@ pub fn run_caught(scenario: &Scenario, is_traced: bool) -> Outcome {
 }
 
 /// The scenario that a campaign runs for a seed.
-pub fn scenario_with(seed: u64, profile: &Profile, bug: Option<Bug>) -> Scenario {
+pub fn scenario_with(seed: u64, tier: Tier, profile: &Profile, bug: Option<Bug>) -> Scenario {
     let mut scenario = scenario(seed, profile);
+    scenario.tier = tier;
     scenario.bug = bug.or(scenario.bug);
     scenario
 }
@@ -133,7 +140,7 @@ impl Campaign {
             if seed >= end.load(Ordering::SeqCst) {
                 return;
             }
-            let scenario = scenario_with(seed, self.profile, self.bug);
+            let scenario = scenario_with(seed, self.tier, self.profile, self.bug);
             let outcome = run_caught(&scenario, false);
             let differs = seed.is_multiple_of(TWICE_ONE_IN)
                 && run_caught(&scenario, false).trace_hash != outcome.trace_hash;

@@ -3,13 +3,14 @@
 //! Everything is written to `out`; the answer says how the process shall end. An error is one of writing or of
 //! reading files, or a wrong argument; its text says what to do.
 
-use crate::campaign::{Campaign, Findings, JOBS_MAX, is_repeatable, run_caught};
+use crate::campaign::{Campaign, Findings, JOBS_MAX, is_repeatable, run_caught, scenario_with};
 use crate::checks::{Failure, FailureKind};
+use crate::coverage::Sometimes;
 use crate::faults::Fault;
-use crate::generate::{PROFILES, profile, scenario};
+use crate::generate::{ACTORS_PROFILE, PROFILES, profile};
 use crate::prove::{EXPECTATIONS, prove};
 use crate::report;
-use crate::scenario::{Scenario, Unreadable};
+use crate::scenario::{Scenario, Tier, Unreadable};
 use crate::shrink::shrink;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -18,6 +19,9 @@ use std::path::{Path, PathBuf};
 
 /// Most failures that a campaign shrinks and keeps: the first of each invariant come first.
 pub const FAILURES_SHRUNK_MAX: usize = 20;
+
+/// Seeds of the actors tier from which on every one of its rare states must have been met.
+const ACTOR_SEEDS_MIN: u64 = 100;
 
 /// Largest scenario file, bytes.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -88,6 +92,8 @@ impl CliError {
 pub struct RunArgs {
     /// Seeds, the end excluded.
     pub seeds: Range<u64>,
+    /// What runs them.
+    pub tier: Tier,
     /// Name of a profile.
     pub profile: String,
     /// Threads.
@@ -123,6 +129,8 @@ pub struct ProveArgs {
 pub struct SameArgs {
     /// The seed.
     pub seed: u64,
+    /// What runs it.
+    pub tier: Tier,
     /// Name of a profile.
     pub profile: String,
 }
@@ -147,6 +155,7 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
     }
     let campaign = Campaign {
         seeds: args.seeds.clone(),
+        tier: args.tier,
         profile,
         jobs: args.jobs,
         bug: None,
@@ -155,7 +164,7 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
     let started = stopwatch();
     let findings = campaign.run();
     let elapsed_ms = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
-    let exit = verdict(&findings, profile.name);
+    let exit = verdict(&findings, args.tier, profile.name);
     show_failures(args, &findings, out)?;
     if args.json {
         writeln!(out, "{}", report::summary_json(&findings, elapsed_ms, exit.code()))?;
@@ -164,9 +173,17 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
     for seed in &findings.differing {
         writeln!(out, "seed {seed} gave two traces: something outside the scenario decides")?;
     }
-    writeln!(out, "profile {}  seeds {}..{}", profile.name, args.seeds.start, args.seeds.end)?;
+    writeln!(
+        out,
+        "tier {}  profile {}  seeds {}..{}",
+        args.tier.name(),
+        profile.name,
+        args.seeds.start,
+        args.seeds.end
+    )?;
     report::numbers(out, &findings, elapsed_ms)?;
-    report::coverage(out, &findings, profile.name == PROFILES[0].name)?;
+    let with_minima = args.tier == Tier::Core && profile.name == PROFILES[0].name;
+    report::coverage(out, &findings, with_minima)?;
     writeln!(out, "{} failed, {} gave two traces", findings.failures.len(), findings.differing.len())?;
     Ok(exit)
 }
@@ -179,15 +196,23 @@ fn stopwatch() -> std::time::Instant {
     std::time::Instant::now()
 }
 
-/// The gravest finding: coverage is asked of the default profile only, whose minima the table states.
-fn verdict(findings: &Findings, profile: &str) -> Exit {
+/// The gravest finding: coverage is asked of each tier's own profile only; that of the core has minima in the table,
+/// that of the actors must have met each of its states.
+fn verdict(findings: &Findings, tier: Tier, profile: &str) -> Exit {
     if let Some(first) = findings.failures.first() {
         return Exit::of(&first.failure);
     }
     if !findings.differing.is_empty() {
         return Exit::Nondeterminism;
     }
-    let is_short = profile == PROFILES[0].name && !findings.coverage.short(findings.seeds).is_empty();
+    let is_short = match tier {
+        Tier::Core => profile == PROFILES[0].name && !findings.coverage.short(findings.seeds).is_empty(),
+        Tier::Actors => {
+            profile == ACTORS_PROFILE
+                && findings.seeds >= ACTOR_SEEDS_MIN
+                && Sometimes::OF_ACTORS.iter().any(|state| findings.coverage.count(*state) == 0)
+        }
+    };
     if is_short { Exit::Coverage } else { Exit::Clean }
 }
 
@@ -263,15 +288,16 @@ pub fn replay(args: &ReplayArgs, out: &mut dyn Write) -> Result<Exit, CliError> 
 
 /// Looks for every planted bug. One that is not found within its budget is a hole in the harness.
 pub fn prove_all(args: &ProveArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
-    writeln!(out, "{:<24} {:<9} {:>6} {:>7}  items", "bug", "invariant", "seed", "budget")?;
+    writeln!(out, "{:<24} {:<7} {:<9} {:>6} {:>7}  items", "bug", "tier", "invariant", "seed", "budget")?;
     let mut exit = Exit::Clean;
     for expectation in &EXPECTATIONS {
         let (bug, budget) = (expectation.bug, expectation.seeds_max);
         if let Some(proof) = prove(expectation, args.jobs) {
             writeln!(
                 out,
-                "{:<24} {:<9} {:>6} {budget:>7}  {} -> {} in {} runs  {}",
+                "{:<24} {:<7} {:<9} {:>6} {budget:>7}  {} -> {} in {} runs  {}",
                 bug.name(),
+                expectation.tier.name(),
                 proof.failure.invariant,
                 proof.seed,
                 proof.items_before,
@@ -280,7 +306,14 @@ pub fn prove_all(args: &ProveArgs, out: &mut dyn Write) -> Result<Exit, CliError
                 proof.failure.detail
             )?;
         } else {
-            writeln!(out, "{:<24} {:<9} {:>6} {budget:>7}  NOT FOUND", bug.name(), "", "")?;
+            writeln!(
+                out,
+                "{:<24} {:<7} {:<9} {:>6} {budget:>7}  NOT FOUND",
+                bug.name(),
+                expectation.tier.name(),
+                "",
+                ""
+            )?;
             exit = Exit::Coverage;
         }
     }
@@ -289,10 +322,10 @@ pub fn prove_all(args: &ProveArgs, out: &mut dyn Write) -> Result<Exit, CliError
 
 /// Runs one seed twice and compares the traces.
 pub fn same(args: &SameArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
-    let scenario = scenario(args.seed, known_profile(&args.profile)?);
+    let scenario = scenario_with(args.seed, args.tier, known_profile(&args.profile)?, None);
     let is_same = is_repeatable(&scenario);
     let word = if is_same { "one trace" } else { "two traces: something outside the scenario decides" };
-    writeln!(out, "seed {}  profile {}  {word}", args.seed, args.profile)?;
+    writeln!(out, "seed {}  tier {}  profile {}  {word}", args.seed, args.tier.name(), args.profile)?;
     Ok(if is_same { Exit::Clean } else { Exit::Nondeterminism })
 }
 
@@ -303,8 +336,13 @@ pub fn list(out: &mut dyn Write) -> Result<Exit, CliError> {
         writeln!(out, "  {:<10} {}", profile.name, profile.about)?;
     }
     writeln!(out, "faults")?;
-    for kind in Fault::KINDS {
-        writeln!(out, "  {kind}")?;
+    for kind in &Fault::KINDS {
+        let is_core = Fault::CORE_KINDS.contains(kind);
+        writeln!(out, "  {kind}{}", if is_core { "" } else { "  (actors tier)" })?;
+    }
+    writeln!(out, "planted bugs")?;
+    for expectation in &EXPECTATIONS {
+        writeln!(out, "  {:<24} {}", expectation.bug.name(), expectation.tier.name())?;
     }
     Ok(Exit::Clean)
 }

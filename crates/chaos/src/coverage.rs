@@ -31,6 +31,18 @@ macro_rules! sometimes {
 }
 
 sometimes! {
+    /// An actor panicked in the middle of an append. Actors tier only, like the next five.
+    ActorPanicked = "actor panicked while appending", 0;
+    /// An actor was killed where it waited.
+    ActorKilled = "actor killed", 0;
+    /// An actor without which the process must end was killed, and it did.
+    CoreActorKilled = "core actor killed", 0;
+    /// An append's writer was told that its outcome is unknown.
+    OutcomeUnknown = "outcome of an append unknown", 0;
+    /// A client hung up before its answer.
+    ClientGone = "client gone before its answer", 0;
+    /// Hundreds asked one instance at once.
+    MailboxFlooded = "mailbox flooded", 0;
     /// A crash lost appends that were not synced.
     UnsyncedTailLost = "unsynced tail lost", 50;
     /// Recovery trimmed a torn append.
@@ -173,6 +185,25 @@ sometimes! {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
     met: BTreeMap<Sometimes, u64>,
+}
+
+impl Sometimes {
+    /// What a campaign of the actors tier must have met, whatever its profile's minima.
+    pub const OF_ACTORS: &'static [Self] = &[
+        Self::ActorPanicked,
+        Self::ActorKilled,
+        Self::CoreActorKilled,
+        Self::OutcomeUnknown,
+        Self::ClientGone,
+        Self::MailboxFlooded,
+        Self::UnsyncedTailLost,
+        Self::CrashBeforeAppend,
+        Self::CrashAppendedUnsynced,
+        Self::CrashSyncedUnacknowledged,
+        Self::Poisoned,
+        Self::DuplicateAnswered,
+        Self::EpochFenceRefused,
+    ];
 }
 
 impl Coverage {

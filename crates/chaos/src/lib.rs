@@ -27,6 +27,7 @@ mod recorded;
 pub mod report;
 mod scenario;
 mod shrink;
+mod stage;
 mod trace;
 mod verb;
 mod world;
@@ -37,12 +38,14 @@ pub use campaign::{
 };
 pub use checks::{Failure, FailureKind};
 pub use coverage::{Coverage, Sometimes};
-pub use faults::{Direction, EffectKind, Entity, Fault, LoseUnsynced, Mishap, Phase, Refused, Side, Window};
-pub use generate::{PROFILES, Profile, profile, scenario};
+pub use faults::{
+    Direction, EffectKind, Entity, Fault, LoseUnsynced, Mishap, Phase, Refused, Side, Victim, Window,
+};
+pub use generate::{ACTORS_PROFILE, PROFILES, Profile, profile, scenario};
 pub use recorded::{History, NoScenario, Reenactment, SEEDS_TRIED, reenact};
 pub use scenario::{
     FAULTS_MAX, FORMAT, MIGRATE_DEADLINE_MS_MAX, REQUESTS_MAX, RESTART_MS_MAX, RESTARTS_MAX, Request,
-    RestartShape, SAFETY_MS_MAX, SLEDS_MAX, START_DEADLINE_MS_MAX, Scenario, SledShape, Unreadable,
+    RestartShape, SAFETY_MS_MAX, SLEDS_MAX, START_DEADLINE_MS_MAX, Scenario, SledShape, Tier, Unreadable,
 };
 pub use shrink::{RUNS_MAX, Shrunk, shrink};
 pub use verb::Verb;

@@ -4,7 +4,7 @@ use crate::bug::Bug;
 use crate::campaign::Campaign;
 use crate::checks::Failure;
 use crate::generate::{PROFILES, Profile, profile};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Tier};
 use crate::shrink::shrink;
 
 /// What is expected of the harness for one bug.
@@ -12,6 +12,8 @@ use crate::shrink::shrink;
 pub struct Expectation {
     /// The bug.
     pub bug: Bug,
+    /// The tier that looks for it.
+    pub tier: Tier,
     /// The profile that looks for it.
     pub profile: &'static str,
     /// Within how many seeds it must be found.
@@ -19,32 +21,36 @@ pub struct Expectation {
 }
 
 /// The table: the budgets are several times what was measured when each bug was planted.
-pub const EXPECTATIONS: [Expectation; Bug::PROVED.len()] = [
-    Expectation { bug: Bug::AcknowledgeBeforeSync, profile: "swarm", seeds_max: 50 },
-    Expectation { bug: Bug::EffectBeforeSync, profile: "swarm", seeds_max: 20 },
-    Expectation { bug: Bug::LeakOnUndo, profile: "swarm", seeds_max: 20 },
-    Expectation { bug: Bug::ForgetRequests, profile: "swarm", seeds_max: 100 },
-    Expectation { bug: Bug::ForgetEffects, profile: "swarm", seeds_max: 100 },
-    Expectation { bug: Bug::TrustRegistration, profile: "reboots", seeds_max: 800 },
-    Expectation { bug: Bug::OpenFence, profile: "reboots", seeds_max: 300 },
-    Expectation { bug: Bug::StaleInventory, profile: "reboots", seeds_max: 300 },
-    Expectation { bug: Bug::AcceptStaleReport, profile: "swarm", seeds_max: 50 },
-    Expectation { bug: Bug::LeakGrant, profile: "swarm", seeds_max: 100 },
-    Expectation { bug: Bug::SideOutlivesVmm, profile: "migrations", seeds_max: 50 },
-    Expectation { bug: Bug::BelieveTheDead, profile: "migrations", seeds_max: 100 },
-    Expectation { bug: Bug::LeaveAbandoned, profile: "migrations", seeds_max: 150 },
-    Expectation { bug: Bug::LostReadsStopped, profile: "migrations", seeds_max: 150 },
-    Expectation { bug: Bug::ThrowGuestAway, profile: "migrations", seeds_max: 200 },
-    Expectation { bug: Bug::FreeOnUndo, profile: "swarm", seeds_max: 50 },
-    Expectation { bug: Bug::UnknownIsNoAnswer, profile: "swarm", seeds_max: 50 },
-    Expectation { bug: Bug::StopOverwritesEnd, profile: "swarm", seeds_max: 50 },
-    Expectation { bug: Bug::RefusedLeavesTrace, profile: "swarm", seeds_max: 50 },
-    Expectation { bug: Bug::CancelEndsTarget, profile: "migrations", seeds_max: 50 },
-    Expectation { bug: Bug::BelieveClosed, profile: "migrations", seeds_max: 300 },
-    Expectation { bug: Bug::FreeSourceEarly, profile: "migrations", seeds_max: 50 },
-    Expectation { bug: Bug::RestartTooSoon, profile: "swarm", seeds_max: 200 },
-    Expectation { bug: Bug::AssertLiving, profile: "migrations", seeds_max: 50 },
-    Expectation { bug: Bug::ForgetExpunge, profile: "swarm", seeds_max: 200 },
+pub const EXPECTATIONS: [Expectation; Bug::PROVED.len() + 2] = [
+    Expectation { bug: Bug::AcknowledgeBeforeSync, tier: Tier::Core, profile: "swarm", seeds_max: 50 },
+    Expectation { bug: Bug::EffectBeforeSync, tier: Tier::Core, profile: "swarm", seeds_max: 20 },
+    Expectation { bug: Bug::LeakOnUndo, tier: Tier::Core, profile: "swarm", seeds_max: 20 },
+    Expectation { bug: Bug::ForgetRequests, tier: Tier::Core, profile: "swarm", seeds_max: 100 },
+    Expectation { bug: Bug::ForgetEffects, tier: Tier::Core, profile: "swarm", seeds_max: 100 },
+    Expectation { bug: Bug::TrustRegistration, tier: Tier::Core, profile: "reboots", seeds_max: 800 },
+    Expectation { bug: Bug::OpenFence, tier: Tier::Core, profile: "reboots", seeds_max: 300 },
+    Expectation { bug: Bug::StaleInventory, tier: Tier::Core, profile: "reboots", seeds_max: 300 },
+    Expectation { bug: Bug::AcceptStaleReport, tier: Tier::Core, profile: "swarm", seeds_max: 50 },
+    Expectation { bug: Bug::LeakGrant, tier: Tier::Core, profile: "swarm", seeds_max: 100 },
+    Expectation { bug: Bug::SideOutlivesVmm, tier: Tier::Core, profile: "migrations", seeds_max: 50 },
+    Expectation { bug: Bug::BelieveTheDead, tier: Tier::Core, profile: "migrations", seeds_max: 100 },
+    Expectation { bug: Bug::LeaveAbandoned, tier: Tier::Core, profile: "migrations", seeds_max: 150 },
+    Expectation { bug: Bug::LostReadsStopped, tier: Tier::Core, profile: "migrations", seeds_max: 150 },
+    Expectation { bug: Bug::ThrowGuestAway, tier: Tier::Core, profile: "migrations", seeds_max: 200 },
+    Expectation { bug: Bug::FreeOnUndo, tier: Tier::Core, profile: "swarm", seeds_max: 50 },
+    Expectation { bug: Bug::UnknownIsNoAnswer, tier: Tier::Core, profile: "swarm", seeds_max: 50 },
+    Expectation { bug: Bug::StopOverwritesEnd, tier: Tier::Core, profile: "swarm", seeds_max: 50 },
+    Expectation { bug: Bug::RefusedLeavesTrace, tier: Tier::Core, profile: "swarm", seeds_max: 50 },
+    Expectation { bug: Bug::CancelEndsTarget, tier: Tier::Core, profile: "migrations", seeds_max: 50 },
+    Expectation { bug: Bug::BelieveClosed, tier: Tier::Core, profile: "migrations", seeds_max: 300 },
+    Expectation { bug: Bug::FreeSourceEarly, tier: Tier::Core, profile: "migrations", seeds_max: 50 },
+    Expectation { bug: Bug::RestartTooSoon, tier: Tier::Core, profile: "swarm", seeds_max: 200 },
+    Expectation { bug: Bug::AssertLiving, tier: Tier::Core, profile: "migrations", seeds_max: 50 },
+    Expectation { bug: Bug::ForgetExpunge, tier: Tier::Core, profile: "swarm", seeds_max: 200 },
+    Expectation { bug: Bug::AcknowledgeBeforeSync, tier: Tier::Actors, profile: "actors", seeds_max: 40 },
+    Expectation { bug: Bug::ForgetEffects, tier: Tier::Actors, profile: "actors", seeds_max: 40 },
+    Expectation { bug: Bug::LoseFollowed, tier: Tier::Actors, profile: "actors", seeds_max: 40 },
+    Expectation { bug: Bug::StaleSnapshot, tier: Tier::Actors, profile: "actors", seeds_max: 200 },
 ];
 
 /// A planted bug, found and shrunk.
@@ -69,6 +75,7 @@ pub fn prove(expectation: &Expectation, jobs: usize) -> Option<Proof> {
     let chosen: &'static Profile = profile(expectation.profile).unwrap_or(&PROFILES[0]);
     let campaign = Campaign {
         seeds: 0..expectation.seeds_max,
+        tier: expectation.tier,
         profile: chosen,
         jobs,
         bug: Some(expectation.bug),

@@ -14,7 +14,7 @@ use crate::campaign::run_caught;
 use crate::faults::{Direction, EffectKind, Entity, Fault, LoseUnsynced, Refused};
 use crate::scenario::{
     FORMAT, MIGRATE_DEADLINE_MS_MAX, REQUESTS_MAX, RESTART_MS_MAX, RESTARTS_MAX, Request, RestartShape,
-    SAFETY_MS_MAX, SLEDS_MAX, START_DEADLINE_MS_MAX, Scenario, SledShape,
+    SAFETY_MS_MAX, SLEDS_MAX, START_DEADLINE_MS_MAX, Scenario, SledShape, Tier,
 };
 use crate::verb::Verb;
 use journal::{Event, Recorded, StreamName};
@@ -391,6 +391,7 @@ impl Making {
         });
         let scenario = Scenario {
             format: FORMAT,
+            tier: Tier::Core,
             seed: 0,
             profile: "recorded".to_owned(),
             bug: None,

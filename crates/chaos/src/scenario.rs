@@ -36,6 +36,37 @@ pub const RESTART_MS_MAX: u64 = 20_000;
 /// Most automatic restarts in a row.
 pub const RESTARTS_MAX: u32 = 8;
 
+/// What a scenario is run with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Tier {
+    /// The rules in a shell of the simulator's own: fast, and every step is the simulator's.
+    #[default]
+    Core,
+    /// The real actors on a paused clock.
+    Actors,
+}
+
+impl Tier {
+    /// What people read.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Core => "core",
+            Self::Actors => "actors",
+        }
+    }
+
+    /// The tier of a name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Core, Self::Actors].into_iter().find(|tier| tier.name() == name)
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+    const fn is_core(&self) -> bool {
+        matches!(self, Self::Core)
+    }
+}
+
 /// One run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scenario {
@@ -45,6 +76,9 @@ pub struct Scenario {
     pub seed: u64,
     /// The profile that generated it.
     pub profile: String,
+    /// What runs it.
+    #[serde(default, skip_serializing_if = "Tier::is_core")]
+    pub tier: Tier,
     /// A mistake that the shell makes on purpose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bug: Option<Bug>,

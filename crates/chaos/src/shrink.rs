@@ -6,10 +6,13 @@
 
 use crate::campaign::run_caught;
 use crate::checks::Failure;
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, Tier};
 
 /// Most runs spent on one failure: the core tier takes milliseconds for each.
 pub const RUNS_MAX: usize = 1_500;
+
+/// The same for the actors tier, whose runs take ten times as long.
+const RUNS_MAX_ACTORS: usize = 300;
 
 /// What became of a failing scenario.
 #[derive(Clone, Debug)]
@@ -37,7 +40,7 @@ pub fn shrink(scenario: &Scenario, failure: &Failure) -> Shrunk {
         search.shrink_list(|scenario| &mut scenario.faults);
         search.shrink_list(|scenario| &mut scenario.requests);
         search.shrink_durations();
-        if search.best == before || search.runs >= RUNS_MAX {
+        if search.best == before || search.runs >= search.runs_max() {
             break;
         }
     }
@@ -45,9 +48,16 @@ pub fn shrink(scenario: &Scenario, failure: &Failure) -> Shrunk {
 }
 
 impl Search<'_> {
+    fn runs_max(&self) -> usize {
+        match self.best.tier {
+            Tier::Core => RUNS_MAX,
+            Tier::Actors => RUNS_MAX_ACTORS,
+        }
+    }
+
     /// Runs a candidate and keeps it if it fails in the same way.
     fn try_out(&mut self, candidate: Scenario) -> bool {
-        if self.runs >= RUNS_MAX {
+        if self.runs >= self.runs_max() {
             return false;
         }
         self.runs += 1;

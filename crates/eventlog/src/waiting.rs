@@ -10,7 +10,7 @@ use crate::log::{Follower, LogFuture, ReadError};
 use crate::types::{AppendOutcome, Claim, Position, Record, Unavailable};
 use futures::{FutureExt, StreamExt};
 use std::collections::VecDeque;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 /// Records a follower reads ahead: enough to spread the cost of a read, small enough to forget.
 pub(crate) const FOLLOW_RECORDS_MAX: usize = 256;
@@ -39,7 +39,7 @@ pub(crate) fn claim_answer(
 /// Resolves once `position` is durable or never will be.
 pub(crate) fn wait_durable(
     position: Position,
-    mut progress: watch::Receiver<Progress>,
+    mut progress: level::Receiver<Progress>,
 ) -> LogFuture<Result<(), Unavailable>> {
     async move {
         let reached = progress.wait_for(|now| now.durable >= position || now.end.is_some()).await;
@@ -55,13 +55,13 @@ pub(crate) fn wait_durable(
 struct Following<R> {
     next: Position,
     ready: VecDeque<Record>,
-    progress: watch::Receiver<Progress>,
+    progress: level::Receiver<Progress>,
     read: R,
     is_over: bool,
 }
 
 /// Records from `from` on, as `read` gives them, waiting at the durable end.
-pub(crate) fn follow<R>(from: Position, progress: watch::Receiver<Progress>, read: R) -> Follower
+pub(crate) fn follow<R>(from: Position, progress: level::Receiver<Progress>, read: R) -> Follower
 where
     R: Fn(Position, usize) -> Result<Vec<Record>, ReadError> + Send + 'static,
 {

@@ -5,7 +5,6 @@ use eventlog::{Position, StreamId};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::sync::{Arc, PoisonError, RwLock};
-use tokio::sync::watch;
 
 /// What a reader is told when the projector was aborted or panicked.
 const TASK_ENDED: &str = "its task ended";
@@ -57,11 +56,11 @@ pub struct Stopped {
 #[derive(Clone)]
 pub struct Projections {
     model: Arc<RwLock<ReadModel>>,
-    progress: watch::Receiver<Progress>,
+    progress: level::Receiver<Progress>,
 }
 
 impl Projections {
-    pub(crate) const fn new(model: Arc<RwLock<ReadModel>>, progress: watch::Receiver<Progress>) -> Self {
+    pub(crate) const fn new(model: Arc<RwLock<ReadModel>>, progress: level::Receiver<Progress>) -> Self {
         Self { model, progress }
     }
 
@@ -99,7 +98,7 @@ impl Projections {
 }
 
 async fn wait_until(
-    mut progress: watch::Receiver<Progress>,
+    mut progress: level::Receiver<Progress>,
     is_there: impl Fn(&Progress) -> bool + Send + Sync,
 ) -> Result<(), Stopped> {
     let is_over = |progress: &Progress| matches!(progress.stage, Stage::Stopped(_));

@@ -12,7 +12,6 @@ use crate::model::ReadModel;
 use eventlog::{Cache, Log, Position, ReadError, Record};
 use futures::StreamExt;
 use std::sync::{Arc, PoisonError, RwLock};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// Most records applied under one lock: readers wait about a millisecond for it.
@@ -50,7 +49,7 @@ fn start(
 ) -> (Projections, JoinHandle<()>) {
     let position = loaded.position();
     let stage = if position >= target { Stage::Following } else { Stage::CatchingUp };
-    let (progress, watching) = watch::channel(Progress { position, stage, cache_trouble: None });
+    let (progress, watching) = level::channel(Progress { position, stage, cache_trouble: None });
     let model = Arc::new(RwLock::new(loaded));
     let handle = Projections::new(Arc::clone(&model), watching);
     let projector = Projector { model, checkpoints, progress, target, checkpoint };
@@ -60,7 +59,7 @@ fn start(
 struct Projector {
     model: Arc<RwLock<ReadModel>>,
     checkpoints: Checkpoints,
-    progress: watch::Sender<Progress>,
+    progress: level::Sender<Progress>,
     /// What was durable at the start.
     target: Position,
     /// Position of the last checkpoint that was tried, or that the cache holds: none is written before it.

@@ -1,5 +1,7 @@
 //! Walking through a history: wherever one stands, the state is the fold up to there.
 
+#![allow(clippy::unwrap_used, reason = "tests; helpers outside of test functions too")]
+
 mod world;
 
 use eventlog::Log;

@@ -116,6 +116,7 @@ impl Actor for InstanceActor {
         let Life::Loaded(shell) = life else {
             unreachable!("messages are handled after the start");
         };
+        shell.env.let_others_go_first().await;
         if !matches!(message, InstanceMsg::Passivate) {
             shell.touch();
         }

@@ -13,7 +13,6 @@ use lifecycle::network::{Key, Mapping, NetworkBook};
 use lifecycle::{EventMeta, InstanceEvent, InstanceId, Ledger, SledId, VmmId};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
 
 /// Changes remembered per subject: minutes of them at a rate of hundreds per second, in a few megabytes.
 const CHANGES_MAX: usize = 65_536;
@@ -90,8 +89,8 @@ struct State {
 /// See the module's head.
 pub(crate) struct Desk {
     state: Mutex<State>,
-    newest_mapping: watch::Sender<u64>,
-    newest_producer: watch::Sender<u64>,
+    newest_mapping: level::Sender<u64>,
+    newest_producer: level::Sender<u64>,
 }
 
 impl Desk {
@@ -110,8 +109,8 @@ impl Desk {
         };
         Self {
             state: Mutex::new(state),
-            newest_mapping: watch::Sender::new(position),
-            newest_producer: watch::Sender::new(position),
+            newest_mapping: level::Sender::new(position),
+            newest_producer: level::Sender::new(position),
         }
     }
 
@@ -165,12 +164,12 @@ impl Desk {
     }
 
     /// Follows the generation of the newest change of a mapping.
-    pub(super) fn follow_mappings(&self) -> watch::Receiver<u64> {
+    pub(super) fn follow_mappings(&self) -> level::Receiver<u64> {
         self.newest_mapping.subscribe()
     }
 
     /// Follows the generation of the newest change of a producer.
-    pub(super) fn follow_producers(&self) -> watch::Receiver<u64> {
+    pub(super) fn follow_producers(&self) -> level::Receiver<u64> {
         self.newest_producer.subscribe()
     }
 

@@ -7,7 +7,6 @@ use lifecycle::network::{Key, Mapping};
 use sled_protocol::{self as wire, Producers, PushError, SledClient, SledError, Switch, limits};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use tokio::sync::watch;
 
 /// Why a push did not happen, or may not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -55,7 +54,7 @@ pub(super) trait Peer: Send + Sync + 'static {
     const BATCH_MAX: usize;
 
     /// Follows the generation of the newest change that concerns it.
-    fn follow(desk: &Desk) -> watch::Receiver<u64>;
+    fn follow(desk: &Desk) -> level::Receiver<u64>;
     /// Everything that it shall have.
     fn wished(desk: &Desk) -> Wishes<Self>
     where
@@ -99,7 +98,7 @@ impl Peer for SledPeer {
     type Entry = wire::V2pMapping;
     const BATCH_MAX: usize = limits::MAPPINGS_MAX;
 
-    fn follow(desk: &Desk) -> watch::Receiver<u64> {
+    fn follow(desk: &Desk) -> level::Receiver<u64> {
         desk.follow_mappings()
     }
 
@@ -143,7 +142,7 @@ impl Peer for SwitchPeer {
     type Entry = wire::NatEntry;
     const BATCH_MAX: usize = limits::MAPPINGS_MAX;
 
-    fn follow(desk: &Desk) -> watch::Receiver<u64> {
+    fn follow(desk: &Desk) -> level::Receiver<u64> {
         desk.follow_mappings()
     }
 
@@ -185,7 +184,7 @@ impl Peer for RegistryPeer {
     type Entry = wire::Producer;
     const BATCH_MAX: usize = 1;
 
-    fn follow(desk: &Desk) -> watch::Receiver<u64> {
+    fn follow(desk: &Desk) -> level::Receiver<u64> {
         desk.follow_producers()
     }
 

@@ -27,7 +27,7 @@ use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// What a pusher starts with.
@@ -44,7 +44,7 @@ pub(super) struct Args<P> {
 
 struct Pusher<P> {
     args: Args<P>,
-    news: watch::Receiver<u64>,
+    news: level::Receiver<u64>,
     /// The log position up to which the peer has everything.
     synced: Option<u64>,
     is_compare_due: bool,

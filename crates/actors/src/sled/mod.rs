@@ -157,6 +157,7 @@ impl Actor for SledActor {
         let Life::Loaded(shell) = life else {
             unreachable!("messages are handled after the start");
         };
+        shell.env.let_others_go_first().await;
         match message {
             SledMsg::Call { request, asker } => shell.call(request, asker),
             SledMsg::Register { registration, reply } => {

@@ -9,7 +9,7 @@
 
 mod parts;
 
-pub use parts::{Direction, EffectKind, Entity, LoseUnsynced, Mishap, Phase, Refused, Side, Window};
+pub use parts::{Direction, EffectKind, Entity, LoseUnsynced, Mishap, Phase, Refused, Side, Victim, Window};
 use serde::{Deserialize, Serialize};
 
 /// One thing that goes wrong. Times and durations are milliseconds of the run.
@@ -213,11 +213,53 @@ pub enum Fault {
         /// How long it lasts, if it does.
         lasts: u64,
     },
+    /// An actor panics while it appends an event of this kind, of this entity. Actors tier only, like all that
+    /// follow.
+    ActorPanic {
+        /// Kind of event, as for a crash.
+        event: String,
+        /// Whose event.
+        entity: Entity,
+        /// Whether the event is durable by then; else it is never written.
+        is_written: bool,
+    },
+    /// An actor is killed wherever it waits.
+    ActorKill {
+        /// When.
+        at: u64,
+        /// Which.
+        victim: Victim,
+    },
+    /// Whoever appends an event of this kind, of this entity, is told that its outcome is unknown.
+    UnknownAppend {
+        /// Kind of event, as for a crash.
+        event: String,
+        /// Whose event.
+        entity: Entity,
+        /// Whether it is written.
+        is_written: bool,
+    },
+    /// A client hangs up before it is answered, and comes back with the same request.
+    ClientGone {
+        /// Which request.
+        request: u32,
+        /// How many turns of the other tasks after it was sent.
+        turns: u64,
+    },
+    /// An instance is asked for its state by so many at once.
+    MailboxFlood {
+        /// When.
+        at: u64,
+        /// Which.
+        instance: u16,
+        /// How many ask.
+        count: u64,
+    },
 }
 
 impl Fault {
     /// Names of all kinds, in the order of the enum.
-    pub const KINDS: [&'static str; 22] = [
+    pub const KINDS: [&'static str; 27] = [
         "crash_at",
         "crash_time",
         "disk_full",
@@ -240,7 +282,15 @@ impl Fault {
         "peer_partition",
         "lose_answer",
         "at_migration",
+        "actor_panic",
+        "actor_kill",
+        "unknown_append",
+        "client_gone",
+        "mailbox_flood",
     ];
+
+    /// Those of [`Self::KINDS`] that the core tier knows; what follows them is about actors.
+    pub const CORE_KINDS: &'static [&'static str] = Self::KINDS.split_at(22).0;
 
     /// The kind's name.
     pub const fn kind(&self) -> &'static str {
@@ -267,6 +317,11 @@ impl Fault {
             Self::PeerPartition { .. } => 19,
             Self::LoseAnswer { .. } => 20,
             Self::AtMigration { .. } => 21,
+            Self::ActorPanic { .. } => 22,
+            Self::ActorKill { .. } => 23,
+            Self::UnknownAppend { .. } => 24,
+            Self::ClientGone { .. } => 25,
+            Self::MailboxFlood { .. } => 26,
         };
         Self::KINDS[nth]
     }
@@ -278,6 +333,9 @@ impl Fault {
             | Self::DuplicateRequest { .. }
             | Self::Refuse { .. }
             | Self::LoseAnswer { .. }
+            | Self::ActorPanic { .. }
+            | Self::UnknownAppend { .. }
+            | Self::ClientGone { .. }
             | Self::AtMigration { .. } => None,
             Self::CrashTime { at, .. }
             | Self::DiskFull { at }
@@ -295,7 +353,9 @@ impl Fault {
             | Self::GuestShutdown { at, .. }
             | Self::GuestCrash { at, .. }
             | Self::GuestHang { at, .. }
-            | Self::PeerPartition { at, .. } => Some(*at),
+            | Self::PeerPartition { at, .. }
+            | Self::ActorKill { at, .. }
+            | Self::MailboxFlood { at, .. } => Some(*at),
         }
     }
 
@@ -313,6 +373,8 @@ impl Fault {
             | Self::Reorder { lasts, by, .. }
             | Self::DelayTail { lasts, by, .. } => vec![lasts, by],
             Self::DuplicateRequest { after, .. } => vec![after],
+            Self::ClientGone { turns, .. } => vec![turns],
+            Self::MailboxFlood { count, .. } => vec![count],
             Self::CrashAt { .. }
             | Self::CrashTime { .. }
             | Self::DiskFull { .. }
@@ -323,6 +385,9 @@ impl Fault {
             | Self::LoseAnswer { .. }
             | Self::GuestShutdown { .. }
             | Self::GuestCrash { .. }
+            | Self::ActorPanic { .. }
+            | Self::ActorKill { .. }
+            | Self::UnknownAppend { .. }
             | Self::GuestHang { .. } => Vec::new(),
         }
     }

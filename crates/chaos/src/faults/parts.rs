@@ -239,3 +239,21 @@ impl Mishap {
         Self::Vanish,
     ];
 }
+
+/// An actor that can be killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Victim {
+    /// An instance's.
+    Instance(u16),
+    /// A sled's.
+    Sled(u16),
+    /// The supervisor of all instances.
+    Instances,
+    /// The supervisor of all sleds.
+    Sleds,
+    /// The ledger.
+    Ledger,
+    /// The projects' writer.
+    Projects,
+}

@@ -11,9 +11,9 @@ mod stories;
 use crate::bug::Bug;
 use crate::draws::{hash, within};
 use crate::faults::{
-    Direction, EffectKind, Entity, Fault, LoseUnsynced, Mishap, Phase, Refused, Side, Window,
+    Direction, EffectKind, Entity, Fault, LoseUnsynced, Mishap, Phase, Refused, Side, Victim, Window,
 };
-use crate::scenario::{FORMAT, RestartShape, Scenario, SledShape};
+use crate::scenario::{FORMAT, RestartShape, Scenario, SledShape, Tier};
 
 /// What a profile lets happen.
 #[derive(Clone, Copy, Debug)]
@@ -66,12 +66,44 @@ const MIGRATIONS: &[&str] = &[
     "at_migration",
 ];
 
+const ACTORS: &[&str] = &[
+    "crash_at",
+    "crash_time",
+    "disk_full",
+    "io_error",
+    "disk_stall",
+    "sled_reboot",
+    "agent_restart",
+    "slow_sled",
+    "partition",
+    "drop",
+    "duplicate",
+    "reorder",
+    "delay_tail",
+    "clock_jump",
+    "duplicate_request",
+    "refuse",
+    "guest_shutdown",
+    "guest_crash",
+    "guest_hang",
+    "peer_partition",
+    "lose_answer",
+    "actor_panic",
+    "actor_kill",
+    "unknown_append",
+    "client_gone",
+    "mailbox_flood",
+];
+
+/// The profile that the actors tier runs unless told otherwise.
+pub const ACTORS_PROFILE: &str = "actors";
+
 /// All profiles; the first is the default.
 pub const PROFILES: &[Profile] = &[
     Profile {
         name: "swarm",
         about: "every fault, each on or off by seed",
-        kinds: &Fault::KINDS,
+        kinds: Fault::CORE_KINDS,
         chance: 45,
         moves: 25,
         is_scarce: false,
@@ -111,10 +143,18 @@ pub const PROFILES: &[Profile] = &[
     Profile {
         name: "scarce",
         about: "every fault, and too little room",
-        kinds: &Fault::KINDS,
+        kinds: Fault::CORE_KINDS,
         chance: 35,
         moves: 25,
         is_scarce: true,
+    },
+    Profile {
+        name: ACTORS_PROFILE,
+        about: "every fault that the actors tier knows; actors and clients die too",
+        kinds: ACTORS,
+        chance: 35,
+        moves: 25,
+        is_scarce: false,
     },
     Profile {
         name: "calm",
@@ -239,6 +279,7 @@ pub fn scenario(seed: u64, profile: &Profile) -> Scenario {
         format: FORMAT,
         seed,
         profile: profile.name.to_owned(),
+        tier: Tier::Core,
         bug: (profile.name == "canary").then_some(Bug::Canary),
         sleds: (0..sleds).map(shape).collect(),
         sync_us: (dice.draw("sync_min", 0, 100, 1_000), dice.draw("sync_max", 0, 1_000, 12_000)),
@@ -276,7 +317,7 @@ fn lose(dice: &Dice, nth: u64) -> LoseUnsynced {
     }
 }
 
-fn crash_at(dice: &Dice, nth: u64, size: &Size) -> Fault {
+fn crash_event(dice: &Dice, nth: u64, size: &Size) -> (String, Entity) {
     let (event, is_sled) = *dice.pick("crash_event", nth, CRASH_EVENTS);
     let entity = if PROJECT_EVENTS.contains(&event) {
         Entity::Project
@@ -285,8 +326,25 @@ fn crash_at(dice: &Dice, nth: u64, size: &Size) -> Fault {
     } else {
         Entity::Instance(dice.draw("crash_instance", nth, 0, u64::from(size.instances) - 1) as u16)
     };
+    (event.to_owned(), entity)
+}
+
+fn crash_at(dice: &Dice, nth: u64, size: &Size) -> Fault {
+    let (event, entity) = crash_event(dice, nth, size);
     let window = *dice.pick("crash_window", nth, &Window::ALL);
-    Fault::CrashAt { event: event.to_owned(), entity, window, lose: lose(dice, nth) }
+    Fault::CrashAt { event, entity, window, lose: lose(dice, nth) }
+}
+
+fn victim(dice: &Dice, nth: u64, instance: u16, sled: u16) -> Victim {
+    match dice.draw("victim", nth, 0, 9) {
+        0..5 => Victim::Instance(instance),
+        5..8 => Victim::Sled(sled),
+        _ => *dice.pick(
+            "supervisor",
+            nth,
+            &[Victim::Instances, Victim::Sleds, Victim::Ledger, Victim::Projects],
+        ),
+    }
 }
 
 fn fault(dice: &Dice, kind: &str, nth: u64, size: &Size) -> Fault {
@@ -341,6 +399,21 @@ fn fault(dice: &Dice, kind: &str, nth: u64, size: &Size) -> Fault {
             instance,
             nth: dice.draw("effect_nth", nth, 0, 2) as u32,
         },
+        "actor_panic" => {
+            let (event, entity) = crash_event(dice, nth, size);
+            Fault::ActorPanic { event, entity, is_written: dice.chance("is_written", nth, 50) }
+        }
+        "unknown_append" => {
+            let (event, entity) = crash_event(dice, nth, size);
+            Fault::UnknownAppend { event, entity, is_written: dice.chance("is_written", nth, 50) }
+        }
+        "actor_kill" => Fault::ActorKill { at, victim: victim(dice, nth, instance, sled) },
+        "client_gone" => {
+            Fault::ClientGone { request: request_id(dice, nth, size), turns: dice.draw("turns", nth, 0, 40) }
+        }
+        "mailbox_flood" => {
+            Fault::MailboxFlood { at, instance, count: *dice.pick("flood", nth, &[300, 1_500, 5_000]) }
+        }
         _ => Fault::AtMigration {
             instance,
             phase: *dice.pick("phase", nth, &Phase::ALL),
@@ -394,8 +467,8 @@ mod tests {
         let kinds =
             |seed| -> BTreeSet<&str> { scenario(seed, profile).faults.iter().map(Fault::kind).collect() };
         let seen: BTreeSet<&str> = (0..200).flat_map(kinds).collect();
-        assert_eq!(seen, Fault::KINDS.into_iter().collect());
-        assert!((0..200).all(|seed| kinds(seed).len() < Fault::KINDS.len()));
+        assert_eq!(seen, Fault::CORE_KINDS.iter().copied().collect());
+        assert!((0..200).all(|seed| kinds(seed).len() < Fault::CORE_KINDS.len()));
     }
 
     #[test]

@@ -56,6 +56,12 @@ impl World {
             | Fault::PeerPartition { .. }
             | Fault::LoseAnswer { .. }
             | Fault::AtMigration { .. } => {}
+            // Nobody here is an actor.
+            Fault::ActorPanic { .. }
+            | Fault::ActorKill { .. }
+            | Fault::UnknownAppend { .. }
+            | Fault::ClientGone { .. }
+            | Fault::MailboxFlood { .. } => {}
         }
     }
 

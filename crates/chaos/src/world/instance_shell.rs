@@ -396,6 +396,14 @@ pub(super) fn labels(events: &[InstanceEvent]) -> Vec<&'static str> {
     events.iter().flat_map(|event| [Some(kind_name(event)), label(event)]).flatten().collect()
 }
 
+/// What any event is called: its kind, and what it does where one kind does much.
+pub(crate) fn labels_of(event: &Event) -> Vec<&'static str> {
+    match event {
+        Event::Instance(event) => labels(std::slice::from_ref(event)),
+        other => vec![journal::event_name(other)],
+    }
+}
+
 fn kind_name(event: &InstanceEvent) -> &'static str {
     journal::event_name(&Event::from(event.clone()))
 }

@@ -18,7 +18,7 @@ use std::collections::BTreeSet;
 
 const GIB: u64 = 1 << 30;
 
-fn size_of(ncpus: u16) -> Size {
+pub(crate) fn size_of(ncpus: u16) -> Size {
     Size { ncpus, memory: u64::from(ncpus) * GIB }
 }
 
@@ -217,6 +217,6 @@ impl World {
     }
 }
 
-const fn policy(on: bool) -> AutoRestartPolicy {
+pub(crate) const fn policy(on: bool) -> AutoRestartPolicy {
     if on { AutoRestartPolicy::BestEffort } else { AutoRestartPolicy::Never }
 }

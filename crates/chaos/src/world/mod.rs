@@ -49,12 +49,16 @@ pub(crate) use clients::Answer as ClientAnswer;
 use clients::Clients;
 use control_plane::ControlPlane;
 use eventlog::SimStore;
+pub(crate) use instance_shell::labels_of;
+pub(crate) use ledger_shell::{policy, size_of};
 use lifecycle::{DeadlineKind, Effect, InstanceId, Timestamp};
 use network::{ToControl, ToSled};
+pub(crate) use observe::is_at_work;
 pub use planted::decide_with;
 use sim_sled::machine::PeerMessage;
 use sled_protocol::{MigrationId, PropolisId};
 use sleds::SledHost;
+pub(crate) use sleds::{about, brief};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// How long everything may take to come to rest once the faults have ended: the longest deadline of a start,

@@ -74,6 +74,13 @@ pub(crate) const fn boot(sled: u16, nth: u64) -> BootId {
     BootId::new(tagged(0xb, sled as u64, nth))
 }
 
+/// An id of the actors tier, where everything is minted from one count per life.
+pub(crate) const fn minted(life: u32, nth: u64) -> Uuid {
+    tagged(MINTED, life as u64, nth)
+}
+
+const MINTED: u128 = 0x2;
+
 pub(crate) fn instance_number(id: InstanceId) -> u16 {
     parts(id.uuid()).1 as u16
 }
@@ -93,6 +100,9 @@ pub(crate) fn entity(id: InstanceId) -> Entity {
 /// A VMM for people: its instance and its number there.
 pub(crate) fn vmm_text(id: VmmId) -> String {
     let (instance, nth) = parts(id.uuid());
+    if id.uuid().as_u128() >> 112 == MINTED {
+        return format!("v{}.{nth}", instance & 0xffff);
+    }
     format!("i{:02}.{nth}", instance & 0xffff)
 }
 

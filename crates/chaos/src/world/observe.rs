@@ -200,7 +200,7 @@ impl World {
 }
 
 /// Whether a VMM runs or has been told to: its guest runs, comes up, is between two VMMs, or goes down.
-fn is_at_work(vmm: &sim_sled::machine::Vmm) -> bool {
+pub(crate) fn is_at_work(vmm: &sim_sled::machine::Vmm) -> bool {
     use sled_protocol::VmmState::{
         Destroyed, Failed, Migrating, Rebooting, Running, Starting, Stopped, Stopping,
     };

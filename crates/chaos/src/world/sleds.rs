@@ -366,7 +366,7 @@ impl World {
     }
 }
 
-fn about(request: &Request) -> String {
+pub(crate) fn about(request: &Request) -> String {
     match request {
         Request::Register { vmm, .. }
         | Request::Unregister { vmm, .. }
@@ -376,7 +376,7 @@ fn about(request: &Request) -> String {
     }
 }
 
-fn brief(response: &Response) -> &'static str {
+pub(crate) fn brief(response: &Response) -> &'static str {
     match response {
         Ok(_) => "ok",
         Err(error) => error.error_code().unwrap_or("error"),

@@ -79,7 +79,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::thread::JoinHandle;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use view::{Ring, View};
 use writer::Writer;
 
@@ -92,7 +92,7 @@ struct Shared {
     store_id: StoreId,
     view: RwLock<View>,
     queue: Queue,
-    progress: watch::Sender<Progress>,
+    progress: level::Sender<Progress>,
     catalog: Catalog,
     /// What opening could not read.
     losses: Losses,
@@ -269,7 +269,7 @@ impl Journal {
             store_id: recovered.store,
             view: RwLock::new(view),
             queue: Queue::new(config.queue_requests_max, config.queue_bytes_max),
-            progress: watch::Sender::new(Progress { durable, end: None }),
+            progress: level::Sender::new(Progress { durable, end: None }),
             catalog: Catalog::new(
                 files.clone(),
                 dir.into(),

@@ -15,7 +15,7 @@ use crate::waiting::{self, Progress};
 use futures::FutureExt;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 
 /// When a `SimLog` syncs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +38,7 @@ struct State {
 
 struct Shared {
     state: Mutex<State>,
-    progress: watch::Sender<Progress>,
+    progress: level::Sender<Progress>,
     mode: SyncMode,
 }
 
@@ -58,7 +58,7 @@ impl SimLog {
     pub fn over(store: SimStore, mode: SyncMode) -> Self {
         let progress = Progress { durable: store.durable(), end: None };
         let state = Mutex::new(State { store, waiting: Vec::new() });
-        Self { shared: Arc::new(Shared { state, progress: watch::Sender::new(progress), mode }) }
+        Self { shared: Arc::new(Shared { state, progress: level::Sender::new(progress), mode }) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -33,7 +33,6 @@ use sled_protocol::{
     SetState, SledClient, SledError, SledVmmState, V2pMapping,
 };
 use thiserror::Error;
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -92,8 +91,8 @@ impl EmbeddedSled {
             clock,
             opened_at_micros,
             opened: Instant::now(),
-            poke: watch::Sender::new(()),
-            news: watch::Sender::new(()),
+            poke: level::Sender::new(()),
+            news: level::Sender::new(()),
         });
         fabric.join(addr, &shared);
         let tasks = tasks::spawn(&shared, control_plane, fabric);
@@ -181,9 +180,9 @@ struct Shared {
     opened_at_micros: u64,
     opened: Instant,
     /// Something outside the driver has called the machine.
-    poke: watch::Sender<()>,
+    poke: level::Sender<()>,
     /// The driver has polled the machine.
-    news: watch::Sender<()>,
+    news: level::Sender<()>,
 }
 
 struct Core {

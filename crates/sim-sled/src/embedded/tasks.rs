@@ -9,7 +9,6 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use sled_protocol::{ControlPlaneClient, ControlPlaneError, PropolisId, SledId, SledVmmState};
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
@@ -53,7 +52,7 @@ pub(super) fn spawn(
 }
 
 /// Polls the machine when something is due or has been done to it.
-async fn drive(shared: Arc<Shared>, mut poke: watch::Receiver<()>, fabric: Fabric) {
+async fn drive(shared: Arc<Shared>, mut poke: level::Receiver<()>, fabric: Fabric) {
     loop {
         poke.mark_unchanged();
         let polled = shared.act(|machine, now| (machine.poll(now), machine.next_wake()));
@@ -136,7 +135,7 @@ struct Reporter {
 }
 
 impl Reporter {
-    async fn run(mut self, mut news: watch::Receiver<()>) {
+    async fn run(mut self, mut news: level::Receiver<()>) {
         let mut reports = FuturesUnordered::new();
         loop {
             news.mark_unchanged();
@@ -208,7 +207,7 @@ impl Reporter {
 }
 
 /// Registers whenever the machine wants to, and renews whenever it has a lease.
-async fn keep_registered(caller: Caller, mut news: watch::Receiver<()>) {
+async fn keep_registered(caller: Caller, mut news: level::Receiver<()>) {
     let mut failures: u32 = 0;
     loop {
         news.mark_unchanged();
