@@ -390,7 +390,7 @@ pub struct SledRunArgs {
 /// Verbs of `sled` that ask the daemon.
 #[derive(Debug, Subcommand)]
 pub enum SledVerb {
-    /// List sleds: state, load, last contact.
+    /// List sleds: state, load, lease, last contact.
     List {
         #[command(flatten)]
         watch: WatchArgs,

@@ -175,7 +175,14 @@ pub struct Sleds {
     pub inventory_s: u64,
     /// Guests that move away from one draining sled at a time.
     pub drain_parallel: usize,
+    /// Seconds that a sled may go without a renewal before it kills its VMMs; 0 means for ever.
+    pub lease_s: u64,
+    /// Seconds that a lease is waited for longer than it lasts.
+    pub lease_grace_s: u64,
 }
+
+/// Shortest lease, in seconds: a renewal must have time to be repeated.
+const LEASE_S_MIN: u64 = 3;
 
 /// Simulated sleds in the daemon.
 #[derive(Clone, Debug, Deserialize)]
@@ -379,6 +386,8 @@ impl Config {
             ("instances.commands_max", self.instances.commands_max as u64, 1, 1 << 24),
             ("sleds.calls_max", self.sleds.calls_max as u64, 1, 4_096),
             ("sleds.call_s", self.sleds.call_s, 1, 600),
+            ("sleds.lease_s", self.sleds.lease_s, 0, 86_400),
+            ("sleds.lease_grace_s", self.sleds.lease_grace_s, 1, 86_400),
             ("sleds.inventory_s", self.sleds.inventory_s, 1, 86_400),
             ("embedded_sleds.threads", u64::from(self.embedded_sleds.threads), 1, 65_536),
             ("embedded_sleds.memory_gib", self.embedded_sleds.memory_gib, 1, 65_536),
@@ -388,6 +397,7 @@ impl Config {
                 bail!("the configuration is not valid: {key} is {value}; it must be between {min} and {max}");
             }
         }
+        self.check_lease()?;
         for (key, [min, max]) in
             [("boot_ms", self.embedded_sleds.boot_ms), ("halt_ms", self.embedded_sleds.halt_ms)]
         {
@@ -401,9 +411,56 @@ impl Config {
     }
 }
 
+impl Config {
+    /// A grace that clocks can outrun would start guests elsewhere that still run.
+    fn check_lease(&self) -> anyhow::Result<()> {
+        let Sleds { lease_s, lease_grace_s, .. } = self.sleds;
+        if lease_s == 0 {
+            return Ok(());
+        }
+        if lease_s < LEASE_S_MIN {
+            bail!(
+                "the configuration is not valid: sleds.lease_s is {lease_s}; it must be 0 for no leases, or at least {LEASE_S_MIN}"
+            );
+        }
+        let least = actors::sled::lease_grace_min(lease_s);
+        if std::time::Duration::from_secs(lease_grace_s) < least {
+            let least = least.as_secs() + u64::from(least.subsec_nanos() > 0);
+            bail!(
+                "the configuration is not valid: sleds.lease_grace_s is {lease_grace_s}; for leases of {lease_s} s it must be at least {least}, so that clocks may run apart"
+            );
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_grace_that_clocks_can_outrun_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("config.toml");
+        for (lease, grace, says) in [
+            (0, 1, None),
+            (30, 5, None),
+            (3_600, 75, None),
+            (2, 5, Some("sleds.lease_s")),
+            (30, 1, Some("at least 2")),
+            (3_600, 5, Some("at least 74")),
+        ] {
+            std::fs::write(&file, format!("[sleds]\nlease_s = {lease}\nlease_grace_s = {grace}\n")).unwrap();
+            let refused =
+                Config::load(Some(&file), &Overrides::default()).err().map(|error| error.to_string());
+            let is_right = match (&refused, says) {
+                (None, None) => true,
+                (Some(refused), Some(says)) => refused.contains(says),
+                _ => false,
+            };
+            assert!(is_right, "{lease} {grace}: {refused:?}");
+        }
+    }
 
     #[test]
     fn the_defaults_are_complete_and_valid() {

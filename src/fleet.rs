@@ -23,6 +23,7 @@ const SLED_COLUMNS: &[Column] = &[
     Column::new("memory", |it| format!("{}/{}", memory(&it["held"]), memory(&it["room"]))),
     Column::new("epoch", |it| it["epoch"].to_string()),
     Column::wide("calls", |it| it["calls"].to_string()),
+    Column::new("lease", lease),
     Column::new("last contact", |it| text(it, "last_contact")),
     Column::wide("unreachable", |it| text(&it["unreachable"], "reason")),
     Column::new("id", |it| text(it, "id")),
@@ -84,6 +85,9 @@ pub fn sled_state(sled: &Value) -> &'static str {
     if sled["expunged"] == true {
         return "expunged";
     }
+    if !sled["lease"]["expired"].is_null() {
+        return "lease expired";
+    }
     if !sled["drain"].is_null() && sled["unreachable"].is_null() {
         return "draining";
     }
@@ -92,6 +96,10 @@ pub fn sled_state(sled: &Value) -> &'static str {
         (Value::Null, _) => "cordoned",
         _ => "unreachable",
     }
+}
+
+fn lease(sled: &Value) -> String {
+    sled["lease"]["seconds"].as_u64().map_or_else(|| "none".to_owned(), |seconds| format!("{seconds}s"))
 }
 
 fn memory(room: &Value) -> String {

@@ -2,7 +2,7 @@
 
 use actors::{Clock, IdSource};
 use lifecycle::Timestamp;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
 /// The system's wall clock.
@@ -40,4 +40,11 @@ pub fn host_boot() -> Uuid {
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(Uuid::from_u128(1))
+}
+
+/// How long this host has been up, suspended or not; none where the system does not tell. Never set back.
+pub fn host_uptime() -> Option<Duration> {
+    let text = std::fs::read_to_string("/proc/uptime").ok()?;
+    let seconds: f64 = text.split_whitespace().next()?.parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
 }

@@ -334,6 +334,8 @@ fn environment(
             sled_calls_max: config.sleds.calls_max,
             order_answer: Duration::from_secs(config.instances.order_answer_s),
             sled_call: Duration::from_secs(config.sleds.call_s),
+            sled_lease: Some(config.sleds.lease_s).filter(|seconds| *seconds > 0),
+            sled_lease_grace: Duration::from_secs(config.sleds.lease_grace_s),
             inventory_period: Duration::from_secs(config.sleds.inventory_s),
             restarts_max: config.instances.restarts_max,
             drain_parallel: config.sleds.drain_parallel,

@@ -8,7 +8,7 @@
 use crate::cli::SledRunArgs;
 use crate::config::{LogFormat, Logging};
 use crate::exit::{Exit, Failure, Outcome};
-use crate::real::{SystemClock, SystemIds, host_boot};
+use crate::real::{SystemClock, SystemIds, host_boot, host_uptime};
 use crate::serve::{Signals, start_logging};
 use actors::{Clock as _, IdSource as _};
 use eventlog::journal::StoreLock;
@@ -125,6 +125,10 @@ struct Identity {
     boot_id: BootId,
     /// The boot of the host that this boot of the sled is in.
     host_boot: Uuid,
+    /// What the wall clock said when the host's uptime was zero, in microseconds: its agents count from there, so
+    /// that a wall clock that is set back lengthens no lease.
+    #[serde(default)]
+    zero_micros: Option<u64>,
     /// Where it listened: its address should survive a restart of the agent.
     port: Option<u16>,
 }
@@ -142,6 +146,7 @@ impl Identity {
                 sled_id: SledId::from_uuid(SystemIds.uuid()),
                 boot_id: BootId::from_uuid(SystemIds.uuid()),
                 host_boot,
+                zero_micros: None,
                 port: None,
             },
             Err(error) => return Err(cannot("read", &path, &error)),
@@ -149,8 +154,18 @@ impl Identity {
         if reboot || identity.host_boot != host_boot {
             identity.boot_id = BootId::from_uuid(SystemIds.uuid());
             identity.host_boot = host_boot;
+            identity.zero_micros = None;
+        }
+        if identity.zero_micros.is_none() {
+            identity.zero_micros = uptime_micros().map(|up| SystemClock.now().micros().saturating_sub(up));
         }
         Ok(identity)
+    }
+
+    /// The time by the host's own count, in microseconds since the Unix epoch.
+    fn now_micros(&self) -> u64 {
+        let counted = self.zero_micros.zip(uptime_micros()).map(|(zero, up)| zero.saturating_add(up));
+        counted.unwrap_or_else(|| SystemClock.now().micros())
     }
 
     /// Replaced as a whole and synced: an id that was registered must not be forgotten.
@@ -169,6 +184,10 @@ impl Identity {
     fn path(dir: &Path) -> PathBuf {
         dir.join("sled.json")
     }
+}
+
+fn uptime_micros() -> Option<u64> {
+    u64::try_from(host_uptime()?.as_micros()).ok()
 }
 
 fn cannot(verb: &str, path: &Path, error: &std::io::Error) -> Failure {
@@ -238,7 +257,7 @@ fn open(
         config,
         boot_id: identity.boot_id,
         state_file: Some(dir.join("state.jsonl")),
-        opened_at_micros: SystemClock.now().micros(),
+        opened_at_micros: identity.now_micros(),
         control_plane: Arc::new(Announced::new(client)),
         fabric,
     });

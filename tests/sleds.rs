@@ -4,6 +4,8 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod daemon;
+#[path = "sleds/lease.rs"]
+mod lease;
 #[path = "sleds/migration.rs"]
 mod migration;
 #[path = "sleds/process.rs"]
@@ -29,9 +31,14 @@ struct Fleet {
 
 impl Fleet {
     fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// With more settings of `[sleds]`.
+    fn start_with(settings: &str) -> Self {
         let (scratch, data) = scratch();
         let config = scratch.path().join("config.toml");
-        std::fs::write(&config, "[sleds]\ninventory_s = 1\ncall_s = 2\n").unwrap();
+        std::fs::write(&config, format!("[sleds]\ninventory_s = 1\ncall_s = 2\n{settings}")).unwrap();
         let config = config.to_str().unwrap().to_owned();
         let daemon = Self::daemon(&data, &config);
         Self { scratch, data, config, daemon }

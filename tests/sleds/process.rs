@@ -54,10 +54,15 @@ impl Sled {
         self.child.wait().unwrap();
     }
 
-    /// Sends a signal and waits for the end; answers the exit code.
-    pub fn signal(mut self, signal: &str) -> Option<i32> {
+    /// Sends a signal that it outlives.
+    pub fn send(&self, signal: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// Sends a signal and waits for the end; answers the exit code.
+    pub fn signal(mut self, signal: &str) -> Option<i32> {
+        self.send(signal);
         self.child.wait().unwrap().code()
     }
 

@@ -43,6 +43,11 @@ pub struct Limits {
     pub order_answer: Duration,
     /// How long one call to a sled may take.
     pub sled_call: Duration,
+    /// How long a sled of another process may go without a renewal before it kills its VMMs, in seconds; none
+    /// means for ever.
+    pub sled_lease: Option<u64>,
+    /// How much longer a lease is waited for here than it lasts, at least: see [`crate::sled::lease_wait`].
+    pub sled_lease_grace: Duration,
     /// How often a sled's inventory is compared with the log.
     pub inventory_period: Duration,
     /// When an effect that was acknowledged and has not been seen to act is sent again.
@@ -128,6 +133,8 @@ impl Default for Limits {
             sled_calls_max: 32,
             order_answer: Duration::from_secs(5),
             sled_call: Duration::from_secs(5),
+            sled_lease: None,
+            sled_lease_grace: Duration::from_secs(5),
             inventory_period: Duration::from_secs(30),
             effect_recheck: Duration::from_secs(30),
             drain_period: Duration::from_secs(1),

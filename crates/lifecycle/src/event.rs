@@ -304,6 +304,20 @@ pub enum SledEvent {
         /// The lease epoch from here on.
         epoch: LeaseEpoch,
     },
+    /// From here on its VMMs run on a lease, or on none: it has booted, or registered again after a lease that
+    /// expired.
+    LeaseBegan {
+        /// The lease epoch from here on.
+        epoch: LeaseEpoch,
+        /// How long it may go without a renewal before it kills its VMMs, in seconds; none means for ever.
+        seconds: Option<u64>,
+    },
+    /// It has not renewed its lease in time: everything that ran in this epoch is dead by the sled's own hand,
+    /// and nothing of it is believed or sent any more.
+    LeaseExpired {
+        /// The lease epoch that is over.
+        epoch: LeaseEpoch,
+    },
     /// Whether new VMMs may be placed on it changed.
     ProvisionableChanged {
         /// Whether they may.

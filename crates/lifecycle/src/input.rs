@@ -41,12 +41,12 @@ pub enum Input {
         evidence: Evidence,
     },
     /// A VMM is gone from its sled if it was registered by `asked_at`, and an inventory does not list it; or if
-    /// it was allocated before `asked_at`, and its sled booted there.
+    /// it was allocated before `asked_at`, and its sled booted or lost its lease there.
     Absent {
         /// The VMM.
         vmm: VmmId,
-        /// Durable log position when the inventory was asked for, or of the boot: it says nothing about a
-        /// VMM that was not known to be registered by then.
+        /// Durable log position when the inventory was asked for, or of the boot or the end of the lease: it says
+        /// nothing about a VMM that was not known to be registered by then.
         asked_at: u64,
         /// How that is known.
         evidence: Evidence,

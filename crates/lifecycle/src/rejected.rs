@@ -148,7 +148,7 @@ pub enum Shortage {
 pub enum SledUnfit {
     /// It never registered.
     Unknown,
-    /// It was cordoned, expunged or has not booted.
+    /// It was cordoned or expunged, has not booted, or has not registered since its lease expired.
     NotProvisionable,
     /// The guest is there.
     IsSource,

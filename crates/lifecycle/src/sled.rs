@@ -1,7 +1,12 @@
 //! A sled as the log knows it: what it is, which boot it is in, whether it takes new VMMs.
 //!
-//! Invariants: the lease epoch rises with every boot and never otherwise falls or repeats; a boot that was
-//! superseded never comes back, nor does an expunged sled.
+//! Invariants:
+//! * The lease epoch rises with every boot, and with the first registration after a lease that expired; it never
+//!   falls or repeats.
+//! * Whether its VMMs run on a lease, and of which length, is the same for the whole of an epoch: a VMM can only
+//!   be registered in an epoch by a sled that took the epoch together with its lease.
+//! * Only a sled with a lease can lose it, and none is in an epoch from then until it registers again.
+//! * A boot that was superseded never comes back, nor does an expunged sled.
 
 use crate::event::{EventMeta, SledEvent};
 use crate::ids::{BootId, LeaseEpoch, SledId};
@@ -19,6 +24,10 @@ pub struct Sled {
     pub properties: SledProperties,
     /// Its boot and lease epoch; none until it booted.
     pub boot: Option<(BootId, LeaseEpoch)>,
+    /// How long it may go without a renewal in this epoch, in seconds; none means for ever.
+    pub lease: Option<u64>,
+    /// When its lease was found expired, if it has not registered since.
+    pub lapsed: Option<Timestamp>,
     /// Boots before this one, newest last, at most [`PAST_BOOTS_MAX`].
     pub past_boots: Vec<BootId>,
     /// Whether new VMMs may be placed on it.
@@ -33,6 +42,19 @@ pub struct Sled {
     pub time_modified: Timestamp,
     /// Version of its stream.
     pub version: u64,
+}
+
+impl Sled {
+    /// The epoch that requests to it carry; none until it booted, and from an expired lease to the next
+    /// registration.
+    pub fn epoch(&self) -> Option<LeaseEpoch> {
+        self.boot.filter(|_| self.lapsed.is_none()).map(|(_, epoch)| epoch)
+    }
+
+    /// The lease that is running and can expire, in seconds.
+    pub fn running_lease(&self) -> Option<u64> {
+        self.lease.filter(|_| self.lapsed.is_none() && self.expunged.is_none())
+    }
 }
 
 /// Past boots remembered per sled: a registration can be late by a few boots, not by more.
@@ -51,6 +73,13 @@ pub struct SledProperties {
     pub cpu_family: String,
     /// Where its agent listens; empty if it lives in the daemon.
     pub address: String,
+}
+
+impl SledProperties {
+    /// Whether its agent listens on a network: a sled in the daemon's process goes by its name.
+    pub fn is_remote(&self) -> bool {
+        self.address.contains(':')
+    }
 }
 
 /// What a sled says when it registers.
@@ -83,10 +112,12 @@ pub fn needs_witness(state: Option<&Sled>, registration: &Registration) -> bool 
     state.and_then(|sled| sled.boot).is_some_and(|(boot, _)| boot != registration.boot)
 }
 
-/// Events of a registration: none if nothing is new, so that re-registering costs nothing.
+/// Events of a registration: none if nothing is new, so that re-registering costs nothing. `lease` is what an
+/// epoch that begins here is granted, in seconds; one that goes on keeps what it has.
 pub fn register(
     state: Option<&Sled>,
     registration: &Registration,
+    lease: Option<u64>,
 ) -> Result<Vec<SledEvent>, RegistrationRefused> {
     if state.is_some_and(|sled| sled.expunged.is_some()) {
         return Err(RegistrationRefused::Expunged);
@@ -110,8 +141,17 @@ pub fn register(
     if boot.is_none_or(|(boot, _)| boot != registration.boot) {
         let epoch = boot.map_or(LeaseEpoch::ZERO, |(_, epoch)| epoch).next();
         events.push(SledEvent::Booted { boot: registration.boot, epoch });
+        events.extend(lease.map(|seconds| SledEvent::LeaseBegan { epoch, seconds: Some(seconds) }));
+    } else if let (Some((_, epoch)), true) = (boot, state.is_some_and(|sled| sled.lapsed.is_some())) {
+        events.push(SledEvent::LeaseBegan { epoch: epoch.next(), seconds: lease });
     }
     Ok(events)
+}
+
+/// The event of a lease that was not renewed in time; none if there is no lease to lose.
+pub fn expire(state: &Sled) -> Option<SledEvent> {
+    state.running_lease()?;
+    state.epoch().map(|epoch| SledEvent::LeaseExpired { epoch })
 }
 
 /// Something an operator asks of a sled. Each carries the reason, in the operator's words.
@@ -188,6 +228,8 @@ pub fn evolve(state: &mut Option<Sled>, event: &SledEvent, meta: EventMeta) {
                     id: *id,
                     properties,
                     boot: None,
+                    lease: None,
+                    lapsed: None,
                     past_boots: Vec::new(),
                     provisionable: true,
                     draining: None,
@@ -210,7 +252,16 @@ pub fn evolve(state: &mut Option<Sled>, event: &SledEvent, meta: EventMeta) {
                     sled.past_boots.remove(0);
                 }
             }
+            (sled.lease, sled.lapsed) = (None, None);
         }
+        SledEvent::LeaseBegan { epoch, seconds } => {
+            let (_, present) = sled.boot.as_mut().expect("a lease begins in a boot");
+            let is_rejoining = sled.lapsed.is_some();
+            assert!(*epoch > *present || (*epoch == *present && !is_rejoining), "an expired epoch is over");
+            *present = *epoch;
+            (sled.lease, sled.lapsed) = (*seconds, None);
+        }
+        SledEvent::LeaseExpired { .. } => sled.lapsed = Some(meta.time),
         SledEvent::ProvisionableChanged { provisionable, .. } => sled.provisionable = *provisionable,
         SledEvent::DrainBegan { .. } => sled.draining = Some(meta.time),
         SledEvent::DrainEnded { .. } => sled.draining = None,
@@ -243,7 +294,7 @@ mod tests {
     fn fold(registrations: &[Registration]) -> Sled {
         let (mut state, mut version) = (None, 0);
         for registration in registrations {
-            for event in register(state.as_ref(), registration).unwrap() {
+            for event in register(state.as_ref(), registration, None).unwrap() {
                 version += 1;
                 let meta = EventMeta { version, position: version, time: Timestamp::from_micros(version) };
                 evolve(&mut state, &event, meta);
@@ -267,8 +318,8 @@ mod tests {
     #[test]
     fn a_late_registration_of_an_earlier_boot_is_refused() {
         let state = fold(&[registration(1), registration(2)]);
-        assert_eq!(register(Some(&state), &registration(1)), Err(RegistrationRefused::PastBoot));
-        assert_eq!(register(Some(&state), &registration(2)), Ok(Vec::new()));
+        assert_eq!(register(Some(&state), &registration(1), None), Err(RegistrationRefused::PastBoot));
+        assert_eq!(register(Some(&state), &registration(2), None), Ok(Vec::new()));
     }
 
     #[test]
@@ -282,18 +333,55 @@ mod tests {
     #[test]
     fn registering_again_with_nothing_new_writes_nothing() {
         let state = fold(&[registration(1)]);
-        assert_eq!(register(Some(&state), &registration(1)), Ok(Vec::new()));
+        assert_eq!(register(Some(&state), &registration(1), None), Ok(Vec::new()));
     }
 
-    fn after(state: &Sled, command: &SledCommand) -> (Sled, usize) {
-        let events = decide(state, command).unwrap();
+    fn evolved(state: &Sled, events: &[SledEvent]) -> Sled {
         let mut state = Some(state.clone());
-        for event in &events {
+        for event in events {
             let version = state.as_ref().unwrap().version + 1;
             let meta = EventMeta { version, position: version, time: Timestamp::from_micros(version) };
             evolve(&mut state, event, meta);
         }
-        (state.unwrap(), events.len())
+        state.unwrap()
+    }
+
+    fn after(state: &Sled, command: &SledCommand) -> (Sled, usize) {
+        let events = decide(state, command).unwrap();
+        (evolved(state, &events), events.len())
+    }
+
+    fn registered(state: &Sled, boot: u128, lease: Option<u64>) -> Sled {
+        evolved(state, &register(Some(state), &registration(boot), lease).unwrap())
+    }
+
+    #[test]
+    fn a_lease_lasts_as_long_as_its_epoch_and_a_changed_setting_waits_for_the_next() {
+        let booted = registered(&fold(&[registration(1)]), 2, Some(30));
+        assert_eq!((booted.epoch().unwrap().get(), booted.running_lease()), (2, Some(30)));
+        for other in [None, Some(30), Some(5)] {
+            assert_eq!(register(Some(&booted), &registration(2), other), Ok(Vec::new()), "{other:?}");
+        }
+        let next = registered(&booted, 3, None);
+        assert_eq!((next.epoch().unwrap().get(), next.running_lease()), (3, None));
+        assert_eq!(expire(&next), None, "what was never granted is not lost");
+    }
+
+    #[test]
+    fn a_lease_that_expired_leaves_no_epoch_until_the_sled_registers_into_the_next() {
+        let booted = registered(&fold(&[registration(1)]), 2, Some(30));
+        let lapsed = evolved(&booted, &[expire(&booted).unwrap()]);
+        assert_eq!((lapsed.epoch(), lapsed.running_lease(), expire(&lapsed)), (None, None, None));
+        for (lease, running) in [(Some(60), Some(60)), (None, None)] {
+            let back = registered(&lapsed, 2, lease);
+            assert_eq!((back.epoch().unwrap().get(), back.running_lease()), (3, running));
+            assert_eq!(back.past_boots.len(), 1, "the host has not booted");
+            assert_eq!(register(Some(&back), &registration(2), lease), Ok(Vec::new()));
+        }
+        let rebooted = registered(&lapsed, 4, Some(60));
+        assert_eq!((rebooted.epoch().unwrap().get(), rebooted.lapsed), (3, None));
+        let (expunged, _) = after(&booted, &SledCommand::Expunge("burnt".to_owned()));
+        assert_eq!(expire(&expunged), None, "its VMMs are gone by the operator's word");
     }
 
     #[test]
@@ -325,6 +413,6 @@ mod tests {
     fn an_expunged_sled_is_refused() {
         let mut state = fold(&[registration(1)]);
         state.expunged = Some(Timestamp::from_micros(9));
-        assert_eq!(register(Some(&state), &registration(2)), Err(RegistrationRefused::Expunged));
+        assert_eq!(register(Some(&state), &registration(2), Some(30)), Err(RegistrationRefused::Expunged));
     }
 }

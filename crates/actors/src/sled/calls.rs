@@ -24,9 +24,9 @@ impl Shell {
             let _ = asker.cast(InstanceMsg::Answered { effect, answer });
             return;
         };
-        if request.allocated_at < self.booted_at {
-            // The sled has booted since: under its present epoch the request could bring up what is known to
-            // be gone. The instance hears of the boot too.
+        if request.allocated_at < self.fenced_at {
+            // The sled has booted or lost its lease since: under its present epoch the request could bring up what is known to
+            // be gone. The instance hears of that too.
             let answer = Answer::Definite(EffectResult::Refused(Refusal::StaleEpoch));
             let _ = asker.cast(InstanceMsg::Answered { effect, answer });
             return;

@@ -134,7 +134,7 @@ impl Shell {
         for (vmm, instance) in held {
             if !listed.contains(&vmm) {
                 for (asked_at, evidence) in
-                    [(asked_at, Evidence::AbsentFromInventory), (self.booted_at, Evidence::SledRebooted)]
+                    [(asked_at, Evidence::AbsentFromInventory), (self.fenced_at, self.fence)]
                 {
                     let input = Input::Absent { vmm, asked_at, evidence };
                     let _ = self.instances.send(instance, InstanceMsg::Learned(input));

@@ -7,10 +7,12 @@
 mod calls;
 mod drain;
 mod inventory;
+mod lease;
 mod registering;
 
 pub(crate) use drain::Asked;
 pub use drain::DrainStatus;
+pub use lease::{CLOCK_OFF_PPM_MAX, LeaseStatus, lease_grace_min, lease_wait};
 
 use crate::answer::{CommandError, RequestContext};
 use crate::convert::VmmRequest;
@@ -39,6 +41,8 @@ pub(crate) enum SledMsg {
     Register { registration: Registration, reply: oneshot::Sender<Result<SledLease, ControlPlaneError>> },
     /// It renews its lease.
     Renew { boot: BootId, epoch: LeaseEpoch, reply: oneshot::Sender<Result<(), ControlPlaneError>> },
+    /// Its lease may have expired.
+    LeaseDue,
     /// Compare its inventory with the log, and go on doing so.
     Watch,
     /// An inventory that was asked for when the log was durable up to `asked_at`.
@@ -68,7 +72,7 @@ pub(crate) enum SledMsg {
 }
 
 /// How a sled is doing, as far as this daemon knows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SledStatus {
     /// When it was last heard from.
     pub last_contact: Option<Timestamp>,
@@ -76,6 +80,8 @@ pub struct SledStatus {
     pub unreachable: Option<(String, Timestamp)>,
     /// Calls to it that are under way.
     pub calls: usize,
+    /// Its lease, if its VMMs run on one.
+    pub lease: Option<LeaseStatus>,
     /// How its drain is getting on, if it drains.
     pub drain: Option<DrainStatus>,
 }
@@ -108,8 +114,11 @@ pub(crate) struct Shell {
     network: Network,
     writer: Writer,
     state: Option<Sled>,
-    /// Log position of its last boot.
-    booted_at: u64,
+    /// Log position of its last boot or of the end of its last lease, and which of the two: what was allocated
+    /// before is gone.
+    fenced_at: u64,
+    fence: Evidence,
+    lease: lease::Clock,
     client: Option<Arc<dyn SledClient>>,
     permits: Arc<Semaphore>,
     status: SledStatus,
@@ -157,6 +166,7 @@ impl Actor for SledActor {
                 // A sled that hung up renews again.
                 let _ = reply.send(shell.on_renew(boot, epoch));
             }
+            SledMsg::LeaseDue => return shell.on_lease_due().await,
             SledMsg::Watch => {
                 shell.tell_of_expunge().await;
                 shell.ask_inventory();
@@ -174,7 +184,8 @@ impl Actor for SledActor {
                 let calls = shell.env.limits.sled_calls_max - shell.permits.available_permits();
                 // Whoever asked may have gone.
                 let drain = shell.drain.as_ref().map(drain::Drain::status);
-                let _ = reply.send(SledStatus { calls, drain, ..shell.status.clone() });
+                let lease = shell.lease_status();
+                let _ = reply.send(SledStatus { calls, lease, drain, ..shell.status.clone() });
             }
         }
         Ok(())
@@ -185,17 +196,15 @@ impl Shell {
     async fn load(args: SledArgs, me: ActorRef<SledMsg>) -> Result<Self, ActorProcessingErr> {
         let SledArgs { env, id, ledger, instances, network } = args;
         let (writer, records) = Writer::open(Arc::clone(&env), StreamName::Sled(id)).await?;
-        let (mut state, mut booted_at) = (None, 0);
+        let (mut state, mut fenced) = (None, (0, Evidence::SledRebooted));
         for Recorded { event, meta, .. } in &records {
             if let Event::Sled(event) = event {
                 evolve(&mut state, event, *meta);
-                if matches!(event, SledEvent::Booted { .. }) {
-                    booted_at = meta.position;
-                }
+                fenced = fence_of(event).map_or(fenced, |fence| (meta.position, fence));
             }
         }
+        let (fenced_at, fence) = fenced;
         let permits = Arc::new(Semaphore::new(env.limits.sled_calls_max));
-        let status = SledStatus { last_contact: None, unreachable: None, calls: 0, drain: None };
         let mut shell = Self {
             env,
             id,
@@ -205,10 +214,12 @@ impl Shell {
             network,
             writer,
             state,
-            booted_at,
+            fenced_at,
+            fence,
+            lease: lease::Clock::default(),
             client: None,
             permits,
-            status,
+            status: SledStatus::default(),
             watch: None,
             is_asking: false,
             is_missed: false,
@@ -218,8 +229,10 @@ impl Shell {
         if shell.state.as_ref().is_some_and(|sled| sled.expunged.is_none()) {
             shell.network.known(id);
         }
-        // A crash may have come between the boot's event and the evidence it gives.
-        shell.tell_of_boot().await;
+        // A crash may have come between the fence's event and the evidence it gives.
+        shell.tell_of_fence().await;
+        // What was renewed before this start is not known: the lease counts from here.
+        shell.lease_renewed();
         shell.ask_inventory();
         shell.plan_drain();
         Ok(shell)
@@ -243,7 +256,7 @@ impl Shell {
     }
 
     fn epoch(&self) -> Option<LeaseEpoch> {
-        self.state.as_ref().and_then(|sled| sled.boot).map(|(_, epoch)| epoch)
+        self.state.as_ref().and_then(Sled::epoch)
     }
 
     /// Decides, appends, and acts on what an operator asked for.
@@ -293,9 +306,17 @@ impl Shell {
         let metas = self.writer.append(&recorded, context).await?;
         for (event, meta) in events.iter().zip(metas) {
             evolve(&mut self.state, event, meta);
-            if let SledEvent::Booted { boot, epoch } = event {
-                tracing::info!(sled = %self.id, %boot, %epoch, "sled booted");
-                self.booted_at = meta.position;
+            match event {
+                SledEvent::Booted { boot, epoch } => {
+                    tracing::info!(sled = %self.id, %boot, %epoch, "sled booted");
+                }
+                SledEvent::LeaseExpired { epoch } => {
+                    tracing::warn!(sled = %self.id, %epoch, "sled did not renew its lease: what ran on it is over");
+                }
+                _ => {}
+            }
+            if let Some(fence) = fence_of(event) {
+                (self.fenced_at, self.fence) = (meta.position, fence);
             }
         }
         Ok(())
@@ -317,15 +338,16 @@ impl Shell {
         }
     }
 
-    /// What was registered before the boot is gone with it. Told again at every start: it is idempotent.
-    async fn tell_of_boot(&self) {
-        let (id, asked_at) = (self.id, self.booted_at);
+    /// What was allocated before the last boot, or before the last lease ended, is gone with it. Told again at
+    /// every start: it is idempotent.
+    async fn tell_of_fence(&self) {
+        let (id, asked_at, evidence) = (self.id, self.fenced_at, self.fence);
         if asked_at == 0 {
             return;
         }
         let on_sled = self.ledger.look(asked_at, move |ledger| ledger.vmms_on(id).collect::<Vec<_>>()).await;
         for (vmm, instance) in on_sled.unwrap_or_default() {
-            let input = Input::Absent { vmm, asked_at, evidence: Evidence::SledRebooted };
+            let input = Input::Absent { vmm, asked_at, evidence };
             // An instance that restarts is told by the next inventory, in other words.
             let _ = self.instances.send(instance, InstanceMsg::Learned(input));
         }
@@ -354,5 +376,19 @@ impl Shell {
             self.network.lost(self.id);
             self.status.unreachable = Some((why, self.env.clock.now()));
         }
+    }
+}
+
+/// What a fact proves of everything that was allocated on the sled before it.
+const fn fence_of(event: &SledEvent) -> Option<Evidence> {
+    match event {
+        SledEvent::Booted { .. } => Some(Evidence::SledRebooted),
+        SledEvent::LeaseExpired { .. } => Some(Evidence::LeaseExpired),
+        SledEvent::Registered { .. }
+        | SledEvent::LeaseBegan { .. }
+        | SledEvent::ProvisionableChanged { .. }
+        | SledEvent::DrainBegan { .. }
+        | SledEvent::DrainEnded { .. }
+        | SledEvent::Expunged { .. } => None,
     }
 }

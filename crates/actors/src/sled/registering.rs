@@ -3,7 +3,7 @@
 use super::Shell;
 use super::calls::within;
 use journal::{Actor as Who, Context};
-use lifecycle::sled::{Registration, RegistrationRefused, needs_witness, register};
+use lifecycle::sled::{Registration, RegistrationRefused, Sled, needs_witness, register};
 use lifecycle::{BootId, LeaseEpoch};
 use ractor::ActorProcessingErr;
 use sled_protocol::{self as wire, ControlPlaneError, SledLease};
@@ -16,7 +16,8 @@ impl Shell {
         registration: &Registration,
         reply: oneshot::Sender<Result<SledLease, ControlPlaneError>>,
     ) -> Result<(), ActorProcessingErr> {
-        let events = match register(self.state.as_ref(), registration) {
+        let lease = self.env.limits.sled_lease.filter(|_| registration.properties.is_remote());
+        let events = match register(self.state.as_ref(), registration, lease) {
             Ok(events) => events,
             Err(refused) => {
                 // A sled that hung up registers again.
@@ -45,12 +46,13 @@ impl Shell {
             return if error.ends_owner() { Err(error.into()) } else { Ok(()) };
         }
         self.connect();
+        self.lease_renewed();
         self.heard();
         let epoch = self.epoch().expect("a registered sled has booted");
         // A sled that hung up registers again.
-        let _ = reply
-            .send(Ok(SledLease { lease_epoch: wire::LeaseEpoch::new(epoch.get()), lease_seconds: None }));
-        self.tell_of_boot().await;
+        let lease_seconds = self.state.as_ref().and_then(Sled::running_lease);
+        let _ = reply.send(Ok(SledLease { lease_epoch: wire::LeaseEpoch::new(epoch.get()), lease_seconds }));
+        self.tell_of_fence().await;
         self.ask_inventory();
         Ok(())
     }
@@ -86,16 +88,17 @@ impl Shell {
         }
     }
 
-    /// A lease is not granted yet, so there is none to extend: the answer says whether the sled is who it
-    /// believes to be.
+    /// Extends the lease, if there is one; the answer says whether the sled is who it believes to be. A lease that
+    /// was found expired stays so: the sled must register into the next epoch.
     pub(super) fn on_renew(&mut self, boot: BootId, epoch: LeaseEpoch) -> Result<(), ControlPlaneError> {
         let sled = self.state.as_ref().ok_or(ControlPlaneError::Unknown)?;
         if sled.expunged.is_some() {
             return Err(ControlPlaneError::Expunged);
         }
-        if sled.boot != Some((boot, epoch)) {
+        if sled.boot.map(|(boot, _)| boot) != Some(boot) || sled.epoch() != Some(epoch) {
             return Err(ControlPlaneError::StaleEpoch);
         }
+        self.lease_renewed();
         self.heard();
         Ok(())
     }

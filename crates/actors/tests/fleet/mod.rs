@@ -9,7 +9,7 @@ use lifecycle::{Instance, InstanceId, InstanceSpec, Policy, ProjectId, RunState,
 use sim_sled::embedded::{EmbeddedSled, Fabric, Options};
 use sim_sled::machine::Config;
 use sim_sled::network::{SimProducers, SimSwitch};
-use sled_protocol::{BootId, Producers, SledClient, SledResources, Switch};
+use sled_protocol::{BootId, ControlPlaneClient, Producers, SledClient, SledResources, Switch};
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -78,22 +78,28 @@ const IDS_PER_LIFE: u64 = 1 << 32;
 
 impl Fleet {
     pub async fn with_sleds(count: u128) -> Self {
+        let mut fleet = Self::without_sleds(Limits::default()).await;
+        for n in 0..count {
+            fleet.add_sled(n);
+        }
+        fleet.until_sleds_are_up(usize::try_from(count).unwrap()).await;
+        fleet
+    }
+
+    /// A control plane with a project.
+    pub async fn without_sleds(limits: Limits) -> Self {
         let log = Arc::new(SimLog::new());
         let cache = Arc::new(MemCache::default());
         let devices = Devices::default();
         let (control, fatal, switchboard) =
-            start_control_with(Arc::clone(&log), Arc::clone(&cache), 1, devices.clone()).await;
+            start_control_in(Arc::clone(&log), Arc::clone(&cache), 1, devices.clone(), limits).await;
         let (sleds, project) = (Vec::new(), ProjectId::new(Uuid::nil()));
         let fabric = Fabric::default();
         let mut fleet = Self { control, log, cache, sleds, project, fatal, switchboard, fabric, devices };
-        for n in 0..count {
-            fleet.add_sled(n);
-        }
         let ask =
             actors::projects::ProjectAsk::Create { name: "demo".to_owned(), description: String::new() };
         let (project, _) = fleet.control.ask_project(None, ask, context()).await.unwrap();
         fleet.project = project.id;
-        fleet.until_sleds_are_up(usize::try_from(count).unwrap()).await;
         fleet
     }
 
@@ -113,18 +119,22 @@ impl Fleet {
         let name = format!("sim-{n}");
         let mut config = Config::new(sled_id, &name, &name, 7 + u64::try_from(n).unwrap());
         config.resources = SledResources { threads: 8, memory: 32 << 30 };
-        let sled = EmbeddedSled::open(Options {
+        let sled = self.open_sled(config, self.control.intake());
+        let id = SledId::new(sled_id.as_uuid());
+        self.sleds.push(sled.clone());
+        (id, Arc::new(sled))
+    }
+
+    pub fn open_sled(&self, config: Config, control_plane: Arc<dyn ControlPlaneClient>) -> EmbeddedSled {
+        EmbeddedSled::open(Options {
             config,
             boot_id: BootId::from_uuid(Uuid::from_u128(0xb0)),
             state_file: None,
             opened_at_micros: 1_700_000_000_000_000,
-            control_plane: self.control.intake(),
+            control_plane,
             fabric: self.fabric.clone(),
         })
-        .unwrap();
-        let id = SledId::new(sled_id.as_uuid());
-        self.sleds.push(sled.clone());
-        (id, Arc::new(sled))
+        .unwrap()
     }
 
     pub async fn until_sleds_are_up(&self, count: usize) {
@@ -194,6 +204,16 @@ pub async fn start_control_with(
     life: u64,
     devices: Devices,
 ) -> (ControlPlane, Fatal, Arc<Switchboard>) {
+    start_control_in(log, cache, life, devices, Limits::default()).await
+}
+
+pub async fn start_control_in(
+    log: Arc<SimLog>,
+    cache: Arc<MemCache>,
+    life: u64,
+    devices: Devices,
+    limits: Limits,
+) -> (ControlPlane, Fatal, Arc<Switchboard>) {
     let (fatal, switchboard) = (Fatal::default(), Arc::new(Switchboard::default()));
     let env = Env {
         clock: Arc::new(TestClock(Instant::now())),
@@ -204,7 +224,7 @@ pub async fn start_control_with(
         switch: Some(devices.switch as Arc<dyn Switch>),
         producers: Some(devices.producers as Arc<dyn Producers>),
         policy: Policy::default(),
-        limits: Limits::default(),
+        limits,
         build: "test".to_owned(),
         fatal: fatal.clone(),
     };

@@ -9,7 +9,7 @@ use crate::selector::{self, RawPath};
 use crate::state::App;
 use crate::v1::recorded;
 use crate::v1::repeat::together;
-use actors::sled::{DrainStatus, SledStatus};
+use actors::sled::{DrainStatus, LeaseStatus, SledStatus};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -46,6 +46,24 @@ pub(super) struct SledView {
     cpu_family: String,
     expunged: bool,
     drain: Option<DrainView>,
+    /// None if its VMMs run without a lease.
+    lease: Option<LeaseView>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = SledLease)]
+struct LeaseView {
+    seconds: u64,
+    /// When it was last renewed, or when this daemon began to count.
+    renewed: String,
+    /// When it was found expired, if the sled has not registered since: what ran on it is over.
+    expired: Option<String>,
+}
+
+impl From<LeaseStatus> for LeaseView {
+    fn from(lease: LeaseStatus) -> Self {
+        Self { seconds: lease.seconds, renewed: rfc3339(lease.renewed), expired: lease.expired.map(rfc3339) }
+    }
 }
 
 #[derive(Serialize, ToSchema)]
@@ -106,23 +124,23 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<SledsView>,
 }
 
 fn view_of(load: SledLoad, status: Option<SledStatus>) -> SledView {
-    let (last_contact, unreachable, calls, drain) = match status {
-        None => (None, None, 0, None),
-        Some(status) => (status.last_contact, status.unreachable, status.calls, status.drain),
-    };
+    let status = status.unwrap_or_default();
     SledView {
         id: load.id,
         name: load.name,
         provisionable: load.is_provisionable,
         epoch: load.boot.map(|(_, epoch)| epoch.get()),
-        last_contact: last_contact.map(rfc3339),
-        unreachable: unreachable.map(|(reason, since)| UnreachableView { reason, since: rfc3339(since) }),
-        calls,
+        last_contact: status.last_contact.map(rfc3339),
+        unreachable: status
+            .unreachable
+            .map(|(reason, since)| UnreachableView { reason, since: rfc3339(since) }),
+        calls: status.calls,
         room: load.room.into(),
         held: load.held.into(),
         cpu_family: load.cpu_family,
         expunged: load.is_expunged,
-        drain: drain.map(DrainView::from),
+        drain: status.drain.map(DrainView::from),
+        lease: status.lease.map(LeaseView::from),
     }
 }
 

@@ -208,6 +208,7 @@ async fn a_sled_is_cordoned_drained_opened_again_and_expunged() {
             "held",
             "id",
             "last_contact",
+            "lease",
             "name",
             "provisionable",
             "room",

@@ -181,7 +181,7 @@ impl World {
             },
             boot,
         };
-        let decided = lifecycle::sled::register(self.sled_shell(id).state.as_ref(), &registration);
+        let decided = lifecycle::sled::register(self.sled_shell(id).state.as_ref(), &registration, None);
         let events = match decided {
             Ok(events) => events,
             Err(refused) => {

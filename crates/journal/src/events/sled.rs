@@ -18,5 +18,7 @@ stored_events! {
         (303, 1) Expunged as ExpungedV1 { reason: String };
         (304, 1) DrainBegan as DrainBeganV1 { reason: String };
         (305, 1) DrainEnded as DrainEndedV1 { done: bool };
+        (306, 1) LeaseBegan as LeaseBeganV1 { epoch: u64, seconds: Option<u64> };
+        (307, 1) LeaseExpired as LeaseExpiredV1 { epoch: u64 };
     }
 }

@@ -269,6 +269,9 @@ fn sled_event() -> impl Strategy<Value = SledEvent> {
         text().prop_map(|reason| E::Expunged { reason }),
         text().prop_map(|reason| E::DrainBegan { reason }),
         any::<bool>().prop_map(|done| E::DrainEnded { done }),
+        any::<(u64, Option<u64>)>()
+            .prop_map(|(epoch, seconds)| E::LeaseBegan { epoch: LeaseEpoch::new(epoch), seconds }),
+        any::<u64>().prop_map(|epoch| E::LeaseExpired { epoch: LeaseEpoch::new(epoch) }),
     ]
 }
 

@@ -316,6 +316,9 @@ fn later_events() -> Vec<Event> {
     events.push(ProjectEvent::GroupDeleted { group }.into());
     events.push(SledEvent::DrainBegan { reason: "firmware".to_owned() }.into());
     events.extend([true, false].map(|done| SledEvent::DrainEnded { done }.into()));
+    let epoch = LeaseEpoch::new(4);
+    events.extend([Some(30), None].map(|seconds| SledEvent::LeaseBegan { epoch, seconds }.into()));
+    events.push(SledEvent::LeaseExpired { epoch }.into());
     for scope in QUOTA_SCOPES {
         events.extend(quotas().map(|quota| SystemEvent::QuotaSet { scope, quota }.into()));
     }

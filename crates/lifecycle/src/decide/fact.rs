@@ -181,8 +181,8 @@ const fn failure_by(evidence: Evidence) -> FailureReason {
     }
 }
 
-/// A boot takes with it whatever was allocated before it: nothing of that is ever sent to the sled again. An
-/// inventory only proves the absence of what was known to be registered when it was asked for.
+/// A boot, or the end of a lease, takes with it whatever was allocated before it: nothing of that is ever sent to
+/// the sled again. An inventory only proves the absence of what was known to be registered when it was asked for.
 pub(super) fn absent_events(
     state: &Instance,
     id: VmmId,
@@ -193,7 +193,7 @@ pub(super) fn absent_events(
         return Vec::new();
     };
     let is_proof = match evidence {
-        Evidence::SledRebooted => vmm.allocated_at < asked_at,
+        Evidence::SledRebooted | Evidence::LeaseExpired => vmm.allocated_at < asked_at,
         _ => vmm.registered_at.is_some_and(|position| position <= asked_at),
     };
     if is_proof { gone_events(state, id, evidence) } else { Vec::new() }

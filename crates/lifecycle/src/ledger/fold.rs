@@ -173,6 +173,7 @@ impl Ledger {
                     is_provisionable: true,
                     is_expunged: false,
                     boot: None,
+                    is_lapsed: false,
                 });
                 entry.name.clone_from(name);
                 entry.room = room;
@@ -180,7 +181,15 @@ impl Ledger {
                 entry.cpu_family.clone_from(cpu_family);
                 entry.address.clone_from(address);
             }
-            SledEvent::Booted { boot, epoch } => self.sled_mut(id).boot = Some((*boot, *epoch)),
+            SledEvent::Booted { boot, epoch } => {
+                let sled = self.sled_mut(id);
+                (sled.boot, sled.is_lapsed) = (Some((*boot, *epoch)), false);
+            }
+            SledEvent::LeaseBegan { epoch, .. } => {
+                let sled = self.sled_mut(id);
+                (sled.boot, sled.is_lapsed) = (sled.boot.map(|(boot, _)| (boot, *epoch)), false);
+            }
+            SledEvent::LeaseExpired { .. } => self.sled_mut(id).is_lapsed = true,
             SledEvent::ProvisionableChanged { provisionable, .. } => {
                 self.sled_mut(id).is_provisionable = *provisionable;
             }

@@ -145,6 +145,7 @@ struct SledEntry {
     is_provisionable: bool,
     is_expunged: bool,
     boot: Option<(BootId, LeaseEpoch)>,
+    is_lapsed: bool,
 }
 
 /// Threads and memory of a sled.
@@ -177,6 +178,8 @@ pub struct SledLoad {
     pub cpu_family: String,
     /// Boot and lease epoch.
     pub boot: Option<(BootId, LeaseEpoch)>,
+    /// Whether its lease has expired and it has not registered since.
+    pub is_lapsed: bool,
 }
 
 impl Room {
@@ -335,5 +338,6 @@ fn load(id: SledId, sled: &SledEntry) -> SledLoad {
         is_expunged: sled.is_expunged,
         cpu_family: sled.cpu_family.clone(),
         boot: sled.boot,
+        is_lapsed: sled.is_lapsed,
     }
 }

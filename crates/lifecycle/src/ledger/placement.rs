@@ -119,7 +119,7 @@ impl Ledger {
 
     /// The first reason why a sled does not take it.
     fn unfit(&self, id: SledId, sled: &SledEntry, ask: &RoomAsk<'_>, near: &Neighbours) -> Option<SledUnfit> {
-        if !sled.is_provisionable || sled.is_expunged || sled.boot.is_none() {
+        if !sled.is_provisionable || sled.is_expunged || sled.boot.is_none() || sled.is_lapsed {
             return Some(SledUnfit::NotProvisionable);
         }
         if matches!(ask.purpose, Purpose::Migrate { source } if *source == id) {

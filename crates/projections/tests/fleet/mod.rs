@@ -376,7 +376,7 @@ impl Fleet {
             },
             boot: BootId::new(self.mint()),
         };
-        if let Ok(events) = lifecycle::sled::register(sled.as_ref(), &registration) {
+        if let Ok(events) = lifecycle::sled::register(sled.as_ref(), &registration, None) {
             self.append(stream, events.into_iter().map(Event::from).collect());
         }
     }

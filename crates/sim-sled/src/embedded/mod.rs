@@ -13,7 +13,7 @@
 //!   survives the death of the process, and a death of the machine is a reboot of the sled.
 //! * A state that could not be written is never shown; the next call or retry writes the whole file anew.
 //! * Per VMM one report is under way at a time, and it carries the newest picture.
-//! * Time is the caller's at `open` and passes as tokio's clock does, so that it never runs backwards and a
+//! * Time is the caller's at `open` and passes as tokio's clock does, at the rate that is configured, so that it never runs backwards and a
 //!   paused runtime pauses the sled.
 //! * Dropping the last handle, or `shutdown`, ends every task.
 
@@ -84,10 +84,12 @@ impl EmbeddedSled {
                 (machine, Some(file))
             }
         };
+        let clock = machine.config().clone();
         let mut core = Core { machine, file, faults: Faults::default(), is_closed: false };
         core.save().map_err(StateFileError::Write)?;
         let shared = Arc::new(Shared {
             core: Mutex::new(core),
+            clock,
             opened_at_micros,
             opened: Instant::now(),
             poke: watch::Sender::new(()),
@@ -174,6 +176,8 @@ impl From<Down> for SledError {
 struct Shared {
     /// A std mutex: held for a call of the machine and a write to the page cache, never across an await.
     core: Mutex<Core>,
+    /// How its clock runs.
+    clock: Config,
     opened_at_micros: u64,
     opened: Instant,
     /// Something outside the driver has called the machine.
@@ -203,12 +207,12 @@ impl Shared {
     /// Now, in microseconds since the Unix epoch.
     fn now(&self) -> u64 {
         let passed = u64::try_from(self.opened.elapsed().as_micros()).unwrap_or(u64::MAX);
-        self.opened_at_micros.saturating_add(passed)
+        self.opened_at_micros.saturating_add(self.clock.shown(passed))
     }
 
     /// The tokio instant of a time of the machine.
     fn instant(&self, micros: u64) -> Instant {
-        let ahead = Duration::from_micros(micros.saturating_sub(self.opened_at_micros));
+        let ahead = Duration::from_micros(self.clock.real(micros.saturating_sub(self.opened_at_micros)));
         // A time beyond what the runtime can hold is as good as never.
         self.opened.checked_add(ahead).unwrap_or_else(|| Instant::now() + Duration::from_hours(24))
     }

@@ -26,6 +26,9 @@ const RETRY_DELAY_MILLIS_MAX: u64 = 10_000;
 /// Longest a call of the control plane may take, whatever its client allows.
 const CALL_SECONDS_MAX: u64 = 30;
 
+/// Tries to renew that fit into what is left of a lease once the first is due; each may take so much of it.
+const TRIES_PER_LEASE: u32 = 6;
+
 /// Most reports under way at once per sled.
 const REPORTS_IN_FLIGHT_MAX: usize = 32;
 
@@ -209,9 +212,10 @@ async fn keep_registered(caller: Caller, mut news: watch::Receiver<()>) {
     let mut failures: u32 = 0;
     loop {
         news.mark_unchanged();
-        let Ok((registration, renewal)) =
-            caller.shared.act(|machine, _| (machine.registration(), machine.renewal()))
-        else {
+        let wanted = caller.shared.act(|machine, _| {
+            (machine.registration(), machine.renewal(), patience(machine.host().lease_seconds()))
+        });
+        let Ok((registration, renewal, patience)) = wanted else {
             if is_over(&caller.shared) {
                 return;
             }
@@ -230,7 +234,9 @@ async fn keep_registered(caller: Caller, mut news: watch::Receiver<()>) {
                 () = sleep_until(caller.shared.instant(at)) => {}
             }
             let sent_at = caller.shared.now();
-            let answer = bounded(caller.control_plane.renew(caller.sled, request)).await;
+            let renewing = timeout(patience, caller.control_plane.renew(caller.sled, request)).await;
+            let late = || Err(ControlPlaneError::Unavailable("no answer in time".to_owned()));
+            let answer = renewing.unwrap_or_else(|_| late());
             apply(&caller, answer, |machine, now, ()| machine.renewed(now, sent_at, request.lease_epoch))
         } else {
             if news.changed().await.is_err() {
@@ -242,9 +248,15 @@ async fn keep_registered(caller: Caller, mut news: watch::Receiver<()>) {
             failures = 0;
         } else {
             failures = failures.saturating_add(1);
-            sleep(caller.delay(caller.sled.as_uuid(), failures)).await;
+            sleep(caller.delay(caller.sled.as_uuid(), failures).min(patience)).await;
         }
     }
+}
+
+/// How long one try to renew may take, and how long the next may wait: with a lease, several fit into it.
+fn patience(lease_seconds: Option<u64>) -> Duration {
+    let longest = Duration::from_secs(CALL_SECONDS_MAX);
+    lease_seconds.map_or(longest, |seconds| longest.min(Duration::from_secs(seconds) / TRIES_PER_LEASE))
 }
 
 /// Tells the machine what the control plane said to a registration or renewal; answers whether it agreed.

@@ -34,6 +34,9 @@ pub struct Config {
     /// absent.
     #[serde(default)]
     pub idle_renewal_seconds: Option<u64>,
+    /// How much faster than real time its clock runs, in millionths; negative is slower.
+    #[serde(default)]
+    pub clock_off_ppm: i32,
     /// Seed of every draw.
     pub seed: u64,
     /// Most ended VMMs remembered against late registers; the oldest are forgotten first.
@@ -54,6 +57,7 @@ impl Config {
             timing: Timing::default(),
             dirty_rate: DirtyRate::default(),
             idle_renewal_seconds: None,
+            clock_off_ppm: 0,
             seed,
             tombstones_max: 4096,
         }
@@ -69,6 +73,28 @@ pub enum Mode {
     /// Transitions wait until `Sled::step` or `Sled::run_script`; only a lease still lapses by time.
     Explicit,
 }
+
+impl Config {
+    /// What its clock shows after this much real time, in microseconds.
+    pub(crate) fn shown(&self, real: u64) -> u64 {
+        u64::try_from(u128::from(real) * u128::from(self.clock_rate()) / u128::from(MILLION))
+            .unwrap_or(u64::MAX)
+    }
+
+    /// The real time that its clock takes to show this much, in microseconds, rounded up: woken a moment too
+    /// early, the machine would have nothing due.
+    pub(crate) fn real(&self, shown: u64) -> u64 {
+        let rate = u128::from(self.clock_rate());
+        u64::try_from((u128::from(shown) * u128::from(MILLION)).div_ceil(rate)).unwrap_or(u64::MAX)
+    }
+
+    /// In millionths of real time's; a clock never stands still.
+    fn clock_rate(&self) -> u64 {
+        u64::try_from(i64::from(self.clock_off_ppm).saturating_add_unsigned(MILLION)).unwrap_or(0).max(1)
+    }
+}
+
+const MILLION: u64 = 1_000_000;
 
 /// A range of durations in microseconds, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,6 +228,17 @@ const fn mix(value: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_clock_that_is_off_shows_and_takes_what_its_rate_says() {
+        let mut config = Config::new(SledId::from_uuid(Uuid::from_u128(1)), "s", "s", 1);
+        for (off, shown) in [(0, 1_000_000), (10_000, 1_010_000), (-10_000, 990_000), (i32::MIN, 1)] {
+            config.clock_off_ppm = off;
+            assert_eq!(config.shown(1_000_000), shown, "{off}");
+            assert_eq!(config.real(shown), 1_000_000, "{off}");
+        }
+        assert_eq!(config.real(u64::MAX), u64::MAX, "never, not soon");
+    }
 
     #[test]
     fn draws_stay_within_their_span_and_depend_on_every_part_of_the_key() {

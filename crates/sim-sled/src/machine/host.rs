@@ -80,6 +80,11 @@ impl Host {
         self.expunged
     }
 
+    /// The length of the lease, in seconds; `None` without one.
+    pub fn lease_seconds(&self) -> Option<u64> {
+        self.lease.map(|lease| lease.seconds)
+    }
+
     /// When the VMMs are killed unless the lease is renewed, in microseconds; `None` without a lease.
     pub fn lease_lapses_at(&self) -> Option<u64> {
         self.lease.map(Lease::lapses_at)
