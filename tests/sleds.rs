@@ -4,12 +4,20 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod daemon;
+#[path = "sleds/faulty.rs"]
+mod faulty;
+#[path = "sleds/keys.rs"]
+mod keys;
 #[path = "sleds/lease.rs"]
 mod lease;
 #[path = "sleds/migration.rs"]
 mod migration;
 #[path = "sleds/process.rs"]
 mod process;
+#[path = "sleds/proxy.rs"]
+mod proxy;
+#[path = "sleds/script.rs"]
+mod script;
 
 use daemon::{Daemon, Scratch, answer, instance_body, scratch, stderr};
 use process::{Sled, sled_command, until};
