@@ -15,6 +15,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+/// Least pause after one that could not be made, seconds: what is in the way, such as a full disk, stays for a
+/// while.
+const FAILED_PAUSE_S: u64 = 30;
 /// A clean stop makes a checkpoint if this part of what makes one due otherwise has been written since.
 const STOP_PART: u64 = 16;
 
@@ -90,9 +93,15 @@ impl Maker {
             if self.log.wait_durable(due).await.is_err() {
                 return;
             }
-            Arc::clone(&self).make_aside(self.settings.events).await;
-            tokio::time::sleep(Duration::from_secs(self.settings.pause_s)).await;
+            let is_made = Arc::clone(&self).make_aside(self.settings.events).await;
+            let least = if is_made { 0 } else { FAILED_PAUSE_S };
+            tokio::time::sleep(Duration::from_secs(self.settings.pause_s.max(least))).await;
         }
+    }
+
+    /// Where the newest is.
+    fn position(&self) -> Position {
+        *self.newest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the last one before a clean stop, if enough has been written since the one before.
@@ -101,21 +110,19 @@ impl Maker {
         self.make_aside(least).await;
     }
 
-    fn position(&self) -> Position {
-        *self.newest.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
+    /// Answers whether there is nothing to make any more.
     #[expect(
         clippy::disallowed_methods,
         reason = "nothing simulated waits for it, and its order does not matter"
     )]
-    async fn make_aside(self: Arc<Self>, least: u64) {
+    async fn make_aside(self: Arc<Self>, least: u64) -> bool {
         let made = tokio::task::spawn_blocking(move || self.make(least)).await;
-        match made {
+        match &made {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::warn!(%error, "no checkpoint: the next start takes longer"),
             Err(error) => tracing::error!(%error, "making a checkpoint failed: the next start takes longer"),
         }
+        matches!(made, Ok(Ok(())))
     }
 
     /// Makes one if `least` events have come since the newest.

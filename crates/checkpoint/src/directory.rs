@@ -18,7 +18,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-const TEMP_NAME: &str = "checkpoint.tmp";
+pub(crate) const TEMP_NAME: &str = "checkpoint.tmp";
 const EXTENSION: &str = "ckp";
 const BUFFER_BYTES: usize = 1 << 20;
 

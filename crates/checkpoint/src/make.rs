@@ -4,7 +4,7 @@
 //! * the log is only read; nobody who writes it or serves from it waits;
 //! * memory: a second copy of the state, and a page of records, until it is written.
 
-use crate::directory::{Step, keep, newest};
+use crate::directory::{Step, TEMP_NAME, keep, newest};
 use crate::error::MakeError;
 use crate::past::Past;
 use crate::state::State;
@@ -30,7 +30,12 @@ pub struct Made {
 /// Makes the checkpoint at what is durable; none if the newest is there already. One at a time per directory.
 /// It may take seconds and blocks: call it from a thread that may.
 pub fn advance(dir: &Path, store: StoreId, past: &dyn Past) -> Result<Option<Made>, MakeError> {
-    advance_stepwise(dir, store, past, &mut |_| Ok(()))
+    let made = advance_stepwise(dir, store, past, &mut |_| Ok(()));
+    if let Err(MakeError::Io(_)) = &made {
+        // Half a checkpoint is room that a full disk does not have. One that is not there is as well.
+        let _ = fs::remove_file(dir.join(TEMP_NAME));
+    }
+    made
 }
 
 /// The same, asked before each step of writing: an error of `before` ends it there, as a crash would.

@@ -155,6 +155,24 @@ fn a_crash_before_any_step_of_writing_leaves_one_that_can_be_used() {
 }
 
 #[test]
+fn one_that_cannot_be_written_leaves_nothing_behind() {
+    let (all, dir) = (busy(), tempfile::tempdir().unwrap());
+    let first = all.first(20);
+    advance(dir.path(), STORE, &first).unwrap();
+    // Something else has the name.
+    let taken = dir.path().join(format!("{:020}.ckp", all.durable().get()));
+    fs::create_dir_all(taken.join("in the way")).unwrap();
+    advance(dir.path(), STORE, &all).unwrap_err();
+    assert!(!dir.path().join("checkpoint.tmp").exists());
+    let found = newest(dir.path(), STORE, &all);
+    assert!(found.state.unwrap() == first.folded());
+    assert!(matches!(&found.refused[..], [(path, _)] if *path == taken));
+    fs::remove_dir_all(&taken).unwrap();
+    advance(dir.path(), STORE, &all).unwrap().unwrap();
+    assert!(newest(dir.path(), STORE, &all).state.unwrap() == all.folded());
+}
+
+#[test]
 fn the_two_newest_are_kept() {
     let (all, dir) = (busy(), tempfile::tempdir().unwrap());
     for count in (10..=all.0.len()).step_by(7) {

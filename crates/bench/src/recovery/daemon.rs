@@ -5,7 +5,7 @@ use crate::clock::now;
 use std::io::{BufRead, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, Stdio};
 
 /// Events after which a checkpoint is due while checkpoints are measured: the first stop makes one.
 const EVENTS: &str = "65536";
@@ -13,6 +13,8 @@ const EVENTS: &str = "65536";
 /// A daemon that has answered.
 pub struct Started {
     child: Child,
+    /// Kept open: a daemon that cannot say what it does does not end cleanly.
+    _said: BufReader<ChildStderr>,
     /// From the start of the process until it said that it is ready, milliseconds.
     pub ready_ms: f64,
     /// Until a client had an answer, milliseconds.
@@ -65,7 +67,7 @@ pub fn start(musher: &Path, data: &Path, with_checkpoints: bool) -> Result<Start
     if !with_checkpoints && aside.exists() {
         std::fs::rename(&aside, &checkpoints)?;
     }
-    Ok(Started { child, ready_ms, answer_ms, is_from_checkpoint })
+    Ok(Started { child, _said: said, ready_ms, answer_ms, is_from_checkpoint })
 }
 
 fn ask(address: &str) -> Result<(), Failure> {
