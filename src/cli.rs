@@ -1,5 +1,6 @@
 //! The command line: noun, then verb (`docs/cli.md`). Raw arguments only; each command checks its own.
 
+use crate::chaos_args::ChaosVerb;
 use crate::config_verbs::ConfigVerb;
 use crate::feed::EventsArgs;
 pub use crate::log_args::{LogVerb, ReplayArgs};
@@ -8,7 +9,7 @@ use crate::operate_args::{
     GroupVerb, MigrationVerb, OperateVerb, QuotaVerb, SagaVerb, SledOperateVerb, TimerVerb,
 };
 use crate::output::{Color, Format};
-use crate::values::{parse_memory, parse_seeds, parse_span};
+use crate::values::{parse_memory, parse_span};
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -416,75 +417,6 @@ pub enum SledVerb {
         #[command(flatten)]
         client: ClientArgs,
     },
-}
-
-/// What runs the seeds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum ChaosTier {
-    /// The rules in the simulator's own shell.
-    Core,
-    /// The real actors on a paused clock.
-    Actors,
-}
-
-/// Verbs of `chaos`.
-#[derive(Debug, Subcommand)]
-pub enum ChaosVerb {
-    /// Run seeds and check every invariant after every step.
-    #[command(after_help = "Example: musher chaos run --seeds 0..2000 --jobs 2")]
-    Run {
-        /// Seeds A..B without B, or one seed.
-        #[arg(long, default_value = "0..1000", value_parser = parse_seeds)]
-        seeds: std::ops::Range<u64>,
-        /// What runs: the rules in the simulator's own shell, or the real actors on a paused clock.
-        #[arg(long, value_enum, default_value_t = ChaosTier::Core)]
-        tier: ChaosTier,
-        /// Profile of faults; `musher chaos list` names them. By default swarm, or actors for that tier.
-        #[arg(long)]
-        profile: Option<String>,
-        /// Threads.
-        #[arg(long, default_value_t = 1)]
-        jobs: usize,
-        /// Where failures are kept.
-        #[arg(long, value_name = "DIR", default_value = "failures")]
-        keep: PathBuf,
-        /// JSON lines.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Run one kept scenario again.
-    Replay {
-        /// scenario.json or shrunk.json of a kept failure.
-        file: PathBuf,
-        /// Every transition.
-        #[arg(long)]
-        verbose: bool,
-        /// Stop at this virtual time, in milliseconds.
-        #[arg(long, value_name = "MS")]
-        stop_at: Option<u64>,
-        /// Shrink it first.
-        #[arg(long)]
-        shrink: bool,
-    },
-    /// Plant bugs and require that each is found.
-    Prove {
-        /// Threads.
-        #[arg(long, default_value_t = 1)]
-        jobs: usize,
-    },
-    /// Run one seed twice and compare the traces.
-    Same {
-        /// The seed.
-        seed: u64,
-        /// What runs it.
-        #[arg(long, value_enum, default_value_t = ChaosTier::Core)]
-        tier: ChaosTier,
-        /// Profile of faults. By default swarm, or actors for that tier.
-        #[arg(long)]
-        profile: Option<String>,
-    },
-    /// List profiles, faults and planted bugs.
-    List,
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
     reason = "items of a binary are documented where they say something the name does not"
 )]
 
+mod chaos_args;
 mod chaos_verbs;
 mod cli;
 mod client;
@@ -17,6 +18,7 @@ mod explained;
 mod feed;
 mod fleet;
 mod instance;
+mod kills;
 mod log_args;
 mod log_tools;
 mod looking;
