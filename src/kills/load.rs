@@ -143,7 +143,9 @@ impl Client {
 
     fn settle(&mut self, request: &Request, answer: &Answer) -> Result<(), Found> {
         self.history.note("answered", request, Some(answer))?;
-        let is_done = answer.status < 300;
+        // A delete needs no key: one that finds nothing has been done before.
+        let is_gone = request.verb == Verb::Delete && answer.status == 404;
+        let is_done = answer.status < 300 || is_gone;
         let before = self.instance.as_ref().map(|(_, wish)| *wish);
         match (request.verb, is_done) {
             (Verb::Create, true) => {
