@@ -1,12 +1,16 @@
 //! `musher chaos …`: hands the arguments over and turns the answer into an exit code.
 
-use crate::cli::{ChaosTier, ChaosVerb};
+use crate::chaos_args::{ChaosTier, ChaosVerb};
+use crate::kills::{self, Campaign};
 use chaos::Tier;
 use chaos::cli::{CliError, Exit, ProveArgs, ReplayArgs, RunArgs, SameArgs};
 use std::process::ExitCode;
 
 /// Runs the verb.
 pub fn run(verb: ChaosVerb) -> ExitCode {
+    if let ChaosVerb::Process { kills, span, seed, load, keep } = verb {
+        return kills::run(&Campaign { kills, span, seed, clients: load, keep });
+    }
     let mut out = std::io::stdout().lock();
     let ended: Result<Exit, CliError> = match verb {
         ChaosVerb::Run { seeds, tier, profile, jobs, keep, json } => {
@@ -21,6 +25,7 @@ pub fn run(verb: ChaosVerb) -> ExitCode {
             let (tier, profile) = chosen(tier, profile);
             chaos::cli::same(&SameArgs { seed, tier, profile }, &mut out)
         }
+        ChaosVerb::Process { .. } => unreachable!("handled before"),
         ChaosVerb::List => chaos::cli::list(&mut out),
     };
     match ended {

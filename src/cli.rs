@@ -1,6 +1,7 @@
 //! The command line: noun, then verb (`docs/cli.md`). Raw arguments only; each command checks its own.
 
 use crate::access::TokenVerb;
+use crate::chaos_args::ChaosVerb;
 pub use crate::client_args::{ClientArgs, HowArgs, ServerArgs, WaitArgs, WatchArgs};
 use crate::config_verbs::ConfigVerb;
 pub use crate::debugger::args::{ReplayArgs, UpgradeVerb};
@@ -15,7 +16,7 @@ use crate::operate_args::{
 use crate::output::Color;
 use crate::serial::SerialArgs;
 use crate::sled_keys::SledKeyArgs;
-use crate::values::{parse_memory, parse_seeds};
+use crate::values::parse_memory;
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -420,75 +421,6 @@ pub enum SledVerb {
         #[command(flatten)]
         client: ClientArgs,
     },
-}
-
-/// What runs the seeds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum ChaosTier {
-    /// The rules in the simulator's own shell.
-    Core,
-    /// The real actors on a paused clock.
-    Actors,
-}
-
-/// Verbs of `chaos`.
-#[derive(Debug, Subcommand)]
-pub enum ChaosVerb {
-    /// Run seeds and check every invariant after every step.
-    #[command(after_help = "Example: musher chaos run --seeds 0..2000 --jobs 2")]
-    Run {
-        /// Seeds A..B without B, or one seed.
-        #[arg(long, default_value = "0..1000", value_parser = parse_seeds)]
-        seeds: std::ops::Range<u64>,
-        /// What runs: the rules in the simulator's own shell, or the real actors on a paused clock.
-        #[arg(long, value_enum, default_value_t = ChaosTier::Core)]
-        tier: ChaosTier,
-        /// Profile of faults; `musher chaos list` names them. By default swarm, or actors for that tier.
-        #[arg(long)]
-        profile: Option<String>,
-        /// Threads.
-        #[arg(long, default_value_t = 1)]
-        jobs: usize,
-        /// Where failures are kept.
-        #[arg(long, value_name = "DIR", default_value = "failures")]
-        keep: PathBuf,
-        /// JSON lines.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Run one kept scenario again.
-    Replay {
-        /// scenario.json or shrunk.json of a kept failure.
-        file: PathBuf,
-        /// Every transition.
-        #[arg(long)]
-        verbose: bool,
-        /// Stop at this virtual time, in milliseconds.
-        #[arg(long, value_name = "MS")]
-        stop_at: Option<u64>,
-        /// Shrink it first.
-        #[arg(long)]
-        shrink: bool,
-    },
-    /// Plant bugs and require that each is found.
-    Prove {
-        /// Threads.
-        #[arg(long, default_value_t = 1)]
-        jobs: usize,
-    },
-    /// Run one seed twice and compare the traces.
-    Same {
-        /// The seed.
-        seed: u64,
-        /// What runs it.
-        #[arg(long, value_enum, default_value_t = ChaosTier::Core)]
-        tier: ChaosTier,
-        /// Profile of faults. By default swarm, or actors for that tier.
-        #[arg(long)]
-        profile: Option<String>,
-    },
-    /// List profiles, faults and planted bugs.
-    List,
 }
 
 #[cfg(test)]

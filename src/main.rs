@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod chaos_args;
 mod chaos_verbs;
 mod checkpoints;
 mod cli;
@@ -22,6 +23,7 @@ mod explained;
 mod feed;
 mod fleet;
 mod instance;
+mod kills;
 mod log_args;
 mod log_tools;
 mod looking;

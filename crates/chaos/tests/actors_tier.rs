@@ -1,5 +1,6 @@
 //! The actors tier as a test: seeds are clean, repeat exactly, and meet what they are for.
 
+use chaos::prove::{EXPECTATIONS, prove};
 use chaos::{ACTORS_PROFILE, Campaign, Scenario, Sometimes, Tier, profile, run_caught, scenario_with};
 
 /// Seeds on every push; CI runs more of them from the binary.
@@ -56,4 +57,15 @@ fn a_scenario_of_the_actors_survives_json_and_a_core_one_does_not_mention_its_ti
     assert_eq!(Scenario::from_json(&actors.to_json()).unwrap(), actors);
     let core = Scenario { tier: Tier::Core, ..actors };
     assert!(!core.to_json().contains("\"tier\""));
+}
+
+#[test]
+fn every_bug_planted_for_the_actors_is_found_and_the_same_scenario_is_clean_without_it() {
+    for expectation in EXPECTATIONS.iter().filter(|expectation| expectation.tier == Tier::Actors) {
+        let bug = expectation.bug;
+        let proof = prove(expectation, 2).unwrap_or_else(|| panic!("{bug} was not found"));
+        assert!(proof.shrunk.items() <= proof.items_before, "{bug}");
+        let repaired = Scenario { bug: None, ..proof.shrunk };
+        assert_eq!(run_caught(&repaired, false).failure, None, "without {bug} the same scenario is clean");
+    }
 }

@@ -1,0 +1,95 @@
+//! Arguments of `musher chaos`.
+
+use crate::kills::{CLIENTS_MAX, KILLS_MAX};
+use crate::values::{parse_seeds, parse_span};
+use clap::Subcommand;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What runs the seeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ChaosTier {
+    /// The rules in the simulator's own shell.
+    Core,
+    /// The real actors on a paused clock.
+    Actors,
+}
+
+/// Verbs of `chaos`.
+#[derive(Debug, Subcommand)]
+pub enum ChaosVerb {
+    /// Run seeds and check every invariant after every step.
+    #[command(after_help = "Example: musher chaos run --seeds 0..2000 --jobs 2")]
+    Run {
+        /// Seeds A..B without B, or one seed.
+        #[arg(long, default_value = "0..1000", value_parser = parse_seeds)]
+        seeds: std::ops::Range<u64>,
+        /// What runs: the rules in the simulator's own shell, or the real actors on a paused clock.
+        #[arg(long, value_enum, default_value_t = ChaosTier::Core)]
+        tier: ChaosTier,
+        /// Profile of faults; `musher chaos list` names them. By default swarm, or actors for that tier.
+        #[arg(long)]
+        profile: Option<String>,
+        /// Threads.
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+        /// Where failures are kept.
+        #[arg(long, value_name = "DIR", default_value = "failures")]
+        keep: PathBuf,
+        /// JSON lines.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run one kept scenario again.
+    Replay {
+        /// scenario.json or shrunk.json of a kept failure.
+        file: PathBuf,
+        /// Every transition.
+        #[arg(long)]
+        verbose: bool,
+        /// Stop at this virtual time, in milliseconds.
+        #[arg(long, value_name = "MS")]
+        stop_at: Option<u64>,
+        /// Shrink it first.
+        #[arg(long)]
+        shrink: bool,
+    },
+    /// Plant bugs and require that each is found.
+    Prove {
+        /// Threads.
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+    },
+    /// Run one seed twice and compare the traces.
+    Same {
+        /// The seed.
+        seed: u64,
+        /// What runs it.
+        #[arg(long, value_enum, default_value_t = ChaosTier::Core)]
+        tier: ChaosTier,
+        /// Profile of faults. By default swarm, or actors for that tier.
+        #[arg(long)]
+        profile: Option<String>,
+    },
+    /// Kill the real daemon and a real sled again and again under load, on one directory.
+    #[command(after_help = "Example: musher chaos process --kills 20")]
+    Process {
+        /// Kills.
+        #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=KILLS_MAX))]
+        kills: u64,
+        /// Stop after this long, if that is sooner (such as 90s, 10m, 2h).
+        #[arg(long = "for", value_name = "TIME", value_parser = parse_span)]
+        span: Option<Duration>,
+        /// Seed of what is asked and of when it is killed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Clients at work.
+        #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=CLIENTS_MAX))]
+        load: u64,
+        /// Where a failure is kept.
+        #[arg(long, value_name = "DIR", default_value = "failures")]
+        keep: PathBuf,
+    },
+    /// List profiles, faults and planted bugs.
+    List,
+}
