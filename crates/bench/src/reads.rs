@@ -24,7 +24,7 @@ const ANSWER_BYTES_MAX: usize = 32 << 20;
 const LISTS: u32 = 50;
 
 /// How long feeds have for the events of one round.
-const FEED_TIME: Duration = Duration::from_secs(60);
+const FEED_TIME: Duration = Duration::from_mins(1);
 
 /// Events that every feed must see.
 const FEED_EVENTS: usize = 200;
