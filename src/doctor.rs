@@ -163,9 +163,14 @@ fn show(findings: &Findings, format: Format) {
 
 fn access(config: &Config, findings: &mut Findings) {
     match Gate::open(config) {
-        Ok(gate) if gate.has_file() => findings.good("access", "tokens are needed, and there are some"),
+        Ok(gate) if gate.has_file() => {
+            findings.good("access", "by the configuration tokens are needed, and there are some");
+        }
         Ok(_) => {
-            findings.good("access", "no tokens, on an address that only this host reaches");
+            findings.good(
+                "access",
+                "by the configuration there are no tokens, on an address that only this host reaches",
+            );
         }
         Err(failure) => findings.failed("access", failure),
     }

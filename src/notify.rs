@@ -2,14 +2,12 @@
 //!
 //! Nobody else is told anything: without `NOTIFY_SOCKET` in the environment all of this does nothing.
 
-use actors::{Clock as _, ControlPlane};
+use actors::ControlPlane;
 use std::ffi::OsStr;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
-
-use crate::real::SystemClock;
 
 /// The service manager's socket, if there is one.
 pub struct Manager {
@@ -36,8 +34,7 @@ impl Manager {
 
     /// It reads its tokens again; `ready` follows.
     pub fn reloading(&self) {
-        let now_us = SystemClock.now().micros();
-        self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={now_us}"));
+        self.tell("RELOADING=1");
     }
 
     /// It ends.

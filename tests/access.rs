@@ -60,7 +60,7 @@ async fn tokens_are_made_used_and_revoked_by_command() {
     let low = as_holder(&daemon, &vera, &["instance", "create", "web-1", "--no-start"]);
     assert_eq!(low.status.code(), Some(1));
     assert!(
-        stderr(&low).contains("vera is a viewer; this needs a token of the role operator"),
+        stderr(&low).contains("vera has the role viewer; this needs the role operator"),
         "{}",
         stderr(&low)
     );

@@ -297,7 +297,7 @@ impl Access {
         let holder = holder.ok_or_else(|| unauthorized("the bearer token is not known here"))?;
         if holder.role < needed {
             let message = format!(
-                "{} is a {}; this needs a token of the role {}",
+                "{} has the role {}; this needs the role {}",
                 holder.name,
                 holder.role.as_str(),
                 needed.as_str()

@@ -25,6 +25,8 @@ pub enum What {
     Sagas(StackOptions),
     /// Folding, looking at and verifying a long history, from an export.
     Replay(ReplayOptions),
+    /// Reads of a running daemon over HTTP: one instance, a list, and the feed of events.
+    Reads(ReadsOptions),
     /// Opens a journal and tells how much memory that took. Run by `log` in a process of its own.
     #[command(hide = true)]
     Hold {
@@ -124,4 +126,33 @@ pub struct StackOptions {
     /// Disk to measure: everything is written into a temporary directory in there.
     #[arg(long, default_value = ".")]
     pub dir: PathBuf,
+}
+
+/// How `reads` measures.
+#[derive(Clone, Debug, Options)]
+pub struct ReadsOptions {
+    /// The daemon; one with a data directory for this alone.
+    #[arg(long, default_value = "http://127.0.0.1:12220")]
+    pub server: String,
+    /// Bearer token.
+    #[arg(long, env = "MUSHER_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// The project that is filled.
+    #[arg(long, default_value = "demo")]
+    pub project: String,
+    /// Instances that there shall be; what is missing is created, and not started.
+    #[arg(long, default_value_t = 10_000)]
+    pub instances: usize,
+    /// Connections that read at once.
+    #[arg(long, default_value_t = 16)]
+    pub connections: usize,
+    /// How long instances are read, seconds.
+    #[arg(long, default_value_t = 10)]
+    pub seconds: u64,
+    /// Clients that follow the feed; one of them takes nothing.
+    #[arg(long, default_value_t = 200)]
+    pub feeds: usize,
+    /// Print one JSON object per line instead of tables.
+    #[arg(long)]
+    pub json: bool,
 }

@@ -120,7 +120,7 @@ async fn strangers_and_low_roles_are_told_so_and_leave_no_trace() {
     let viewer = send(&stack, "POST", "/v1/projects", Some("vera"), &project).await;
     assert_eq!(
         viewer.refusal(),
-        (403, "Forbidden", "vera is a viewer; this needs a token of the role operator")
+        (403, "Forbidden", "vera has the role viewer; this needs the role operator")
     );
     for path in ["/nowhere", "/v1/nowhere"] {
         assert_eq!(send(&stack, "GET", path, None, &Value::Null).await.status, 401, "{path}");
