@@ -13,6 +13,7 @@ use crate::operate_args::{
 };
 use crate::output::Color;
 use crate::serial::SerialArgs;
+use crate::sled_keys::SledKeyArgs;
 use crate::values::{parse_memory, parse_seeds};
 use clap::{Args, Parser, Subcommand};
 use std::net::SocketAddr;
@@ -72,7 +73,7 @@ pub enum Command {
         #[command(subcommand)]
         verb: ProjectVerb,
     },
-    /// Sleds: list, show, cordon, uncordon, drain or expunge them, or run a simulated one as a process of its own.
+    /// Sleds: list, show, cordon, uncordon, drain or expunge them, make their keys, or run a simulated one as a process of its own.
     Sled {
         #[command(subcommand)]
         verb: SledCommand,
@@ -340,6 +341,12 @@ pub enum SledCommand {
     #[command(after_help = "Examples:\n  musher sled run --name a\n  \
                             musher sled run --name b --threads 64 --latency 20 --fail-rate 0.05")]
     Run(SledRunArgs),
+    /// Make the key of one sled from the fleet's secret, and print it.
+    #[command(
+        after_help = "Example:\n  (umask 077; musher sled key --secret /etc/musher/sleds.secret > a.key)\n  \
+                            musher sled run --name a --listen 192.0.2.7:7000 --key a.key"
+    )]
+    Key(SledKeyArgs),
 }
 
 /// Flags of `sled run`.
@@ -379,6 +386,9 @@ pub struct SledRunArgs {
     /// Seed of its timing and of what goes wrong.
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
+    /// File with its key, made by `musher sled key`: who it is, and how it knows its control plane.
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
     /// Where its identity and its VMMs are kept [default: ./sleds/NAME].
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,

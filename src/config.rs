@@ -179,6 +179,15 @@ pub struct Sleds {
     pub lease_s: u64,
     /// Seconds that a lease is waited for longer than it lasts.
     pub lease_grace_s: u64,
+    /// File of the secret that sleds' keys are made from; empty for none.
+    pub secret_file: PathBuf,
+}
+
+impl Sleds {
+    /// The file of the secret, if there shall be one.
+    pub fn secret(&self) -> Option<&Path> {
+        Some(self.secret_file.as_path()).filter(|file| !file.as_os_str().is_empty())
+    }
 }
 
 /// Shortest lease, in seconds: a renewal must have time to be repeated.

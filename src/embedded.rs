@@ -10,7 +10,7 @@ use eventlog::StoreId;
 use lifecycle::SledId;
 use sim_sled::embedded::{EmbeddedSled, Fabric, Options, StateFileError};
 use sim_sled::machine::{Config as SledConfig, Timing};
-use sled_protocol::{AgentAddr, BootId, HttpTimeouts, HttpTransport, SledClient, SledResources};
+use sled_protocol::{AgentAddr, BootId, FleetSecret, HttpTimeouts, HttpTransport, SledClient, SledResources};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -31,14 +31,16 @@ const CONNECT_MAX: Duration = Duration::from_secs(2);
 pub struct Switchboard {
     clients: Mutex<BTreeMap<SledId, Arc<dyn SledClient>>>,
     transport: HttpTransport,
+    /// What tells the other sleds that it is their control plane that calls.
+    secret: Option<Arc<FleetSecret>>,
 }
 
 impl Switchboard {
-    /// A call over HTTP takes at most `call`.
-    pub fn new(call: Duration) -> Result<Self, Failure> {
+    /// A call over HTTP takes at most `call`, and shows the token made from `secret`.
+    pub fn new(call: Duration, secret: Option<Arc<FleetSecret>>) -> Result<Self, Failure> {
         let transport = HttpTransport::new(HttpTimeouts { connect: call.min(CONNECT_MAX), call })
             .map_err(|error| Failure::new(Exit::Refused, format!("sleds cannot be reached: {error}")))?;
-        Ok(Self { clients: Mutex::default(), transport })
+        Ok(Self { clients: Mutex::default(), transport, secret })
     }
 }
 
@@ -49,7 +51,13 @@ impl SledConnector for Switchboard {
         let own = self.clients.lock().unwrap_or_else(PoisonError::into_inner).get(&sled).cloned();
         let remote = || {
             let agent = AgentAddr::read("api_addr", address).ok()?;
-            Some(Arc::new(self.transport.sled(&agent)) as Arc<dyn SledClient>)
+            let client = self.transport.sled(&agent);
+            let key =
+                self.secret.as_ref().map(|secret| secret.key(sled_protocol::SledId::from_uuid(sled.uuid())));
+            Some(match key {
+                Some(key) => Arc::new(client.with_token(key.to_sled())) as Arc<dyn SledClient>,
+                None => Arc::new(client),
+            })
         };
         own.or_else(remote)
     }

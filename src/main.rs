@@ -32,6 +32,7 @@ mod output;
 mod real;
 mod serial;
 mod serve;
+mod sled_keys;
 mod sled_run;
 mod sse;
 mod store;
@@ -86,6 +87,7 @@ async fn perform(command: Command) -> Outcome {
         Command::Sled { verb: SledCommand::Ask(verb) } => fleet::sled(verb).await,
         Command::Sled { verb: SledCommand::Operate(verb) } => operate::sled(verb).await,
         Command::Sled { verb: SledCommand::Run(args) } => sled_run::run(&args).await,
+        Command::Sled { verb: SledCommand::Key(args) } => sled_keys::print_key(&args),
         Command::Log { verb } => offline::log(verb).await,
         Command::Replay(args) => offline::replay(&args),
         Command::Chaos { .. } => unreachable!("handled before the runtime"),

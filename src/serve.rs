@@ -11,13 +11,14 @@ use crate::embedded::{Switchboard, derived_id, embedded_sleds, until_registered}
 use crate::exit::{Exit, Failure, Outcome};
 use crate::notify::Manager;
 use crate::real::{SystemClock, SystemIds};
+use crate::sled_keys::fleet_secret;
 use crate::store::{
     Keeper, keep_index, keep_small, must_be_whole, open_cache, open_failure, open_journal, tell,
 };
 use actors::control::Predecessor;
 use actors::projects::ProjectAsk;
 use actors::{Census, ControlPlane, Env, Fatal, Limits, RequestContext, SledConnector, TimerPeriods};
-use api::{ApiConfig, ApiState, LogKeeper, Phase, Readiness};
+use api::{Access, ApiConfig, ApiState, LogKeeper, Phase, Readiness};
 use eventlog::cache::Cache;
 use eventlog::journal::{Recovery, StoreId, StoreLock};
 use eventlog::{Log, Position, ReadError, Version};
@@ -26,6 +27,7 @@ use lifecycle::restart::{RestartPolicy, restart_due};
 use lifecycle::{Instance, InstanceId, Policy, ProjectId, Span};
 use projections::Projections;
 use sim_sled::embedded::EmbeddedSled;
+use sled_protocol::FleetSecret;
 use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -56,6 +58,7 @@ pub async fn run(args: &ServeArgs) -> Outcome {
     start_logging(&config.logging)?;
     let gate = Gate::open(&config)?;
     let manager = Manager::from_env();
+    let secret = fleet_secret(config.sleds.secret(), config.server.sled_listen)?.map(Arc::new);
     // An address that is taken is found out before anything is opened; who connects meanwhile waits.
     let listeners = (listen(config.server.listen).await?, listen(config.server.sled_listen).await?);
     // Before anything runs: a signal that comes early must still end it cleanly.
@@ -66,10 +69,11 @@ pub async fn run(args: &ServeArgs) -> Outcome {
         biased;
         // Nothing has been acknowledged: ending here is what kill -9 is.
         () = signals.any() => return Ok(()),
-        started = Daemon::start(&config, args.accept_loss) => started,
+        started = Daemon::start(&config, secret.clone(), args.accept_loss) => started,
     };
     let (daemon, report) = started?;
-    let ended = daemon.serve(&config, listeners, (signals, reload), (&gate, &manager), &report).await;
+    let doors = (&gate, secret, &manager);
+    let ended = daemon.serve(&config, listeners, (signals, reload), doors, &report).await;
     daemon.stop().await;
     ended
 }
@@ -139,7 +143,11 @@ struct Report {
 }
 
 impl Daemon {
-    async fn start(config: &Config, accept_loss: bool) -> Result<(Self, Report), Failure> {
+    async fn start(
+        config: &Config,
+        secret: Option<Arc<FleetSecret>>,
+        accept_loss: bool,
+    ) -> Result<(Self, Report), Failure> {
         let data = &config.server.data;
         std::fs::create_dir_all(data).map_err(|error| {
             Failure::new(
@@ -160,7 +168,7 @@ impl Daemon {
         }
         let indexer = tokio::spawn(keep_index(Arc::clone(&log), cache.clone()));
         let call = Duration::from_secs(config.sleds.call_s);
-        let (fatal, switchboard) = (Fatal::default(), Arc::new(Switchboard::new(call)?));
+        let (fatal, switchboard) = (Fatal::default(), Arc::new(Switchboard::new(call, secret)?));
         let connector: Arc<dyn SledConnector> = Arc::clone(&switchboard) as _;
         let env = environment(config, Arc::clone(&log), cache.clone(), connector, fatal.clone());
         let (control, predecessor) = ControlPlane::start(env).await.map_err(start_failure)?;
@@ -210,7 +218,7 @@ impl Daemon {
         config: &Config,
         (clients, sleds): (TcpListener, TcpListener),
         (signals, reload): (Signals, Option<Signal>),
-        (gate, manager): (&Gate, &Manager),
+        (gate, secret, manager): (&Gate, Option<Arc<FleetSecret>>, &Manager),
         report: &Report,
     ) -> Outcome {
         let addresses = (local(&clients)?, local(&sleds)?);
@@ -221,6 +229,7 @@ impl Daemon {
             build: BUILD.to_owned(),
             keeper: Some(Arc::clone(&self.keeper)),
             access: gate.access(),
+            sled_access: secret.map_or(Access::Anybody, Access::Sleds),
         };
         let (stop, stopping) = watch::channel(false);
         let until = |mut stopping: watch::Receiver<bool>| async move {

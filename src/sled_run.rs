@@ -10,6 +10,7 @@ use crate::config::{LogFormat, Logging};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::real::{SystemClock, SystemIds, host_boot, host_uptime};
 use crate::serve::{Signals, start_logging};
+use crate::sled_keys::agent_key;
 use actors::{Clock as _, IdSource as _};
 use eventlog::journal::StoreLock;
 use serde::{Deserialize, Serialize};
@@ -21,7 +22,7 @@ use sim_sled::server::{self, ServerLimits};
 use sim_sled::weather::{Unreliable, Weather};
 use sled_protocol::{
     AgentAddr, BootId, ControlPlaneClient, ControlPlaneError, HttpTimeouts, HttpTransport, PropolisId,
-    RegisterSled, RenewLease, SledId, SledLease, SledResources, SledVmmState,
+    RegisterSled, RenewLease, SledId, SledKey, SledLease, SledResources, SledVmmState,
 };
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -46,6 +47,7 @@ const LATENCY_MS_MAX: u64 = 60_000;
 /// Runs the sled until a signal ends it.
 pub async fn run(args: &SledRunArgs) -> Outcome {
     let (fails_per_million, control_plane) = check(args)?;
+    let key = agent_key(args.key.as_deref(), args.listen)?;
     start_logging(&Logging { format: LogFormat::Text, filter: "info".to_owned() })?;
     let mut signals = Signals::listen()?;
     let dir = args.data.clone().unwrap_or_else(|| Path::new("sleds").join(&args.name));
@@ -54,7 +56,7 @@ pub async fn run(args: &SledRunArgs) -> Outcome {
         Failure::new(Exit::Refused, format!("the sled's directory cannot be taken: {error}"))
             .hint("one process per sled: give each its own --name or --data")
     })?;
-    let mut identity = Identity::take_up(&dir, args.reboot)?;
+    let mut identity = Identity::take_up(&dir, args.reboot, key.as_ref())?;
     let listener = listen(args.listen, identity.port).await?;
     let bound = listener
         .local_addr()
@@ -68,15 +70,16 @@ pub async fn run(args: &SledRunArgs) -> Outcome {
     let is_calm = fails_per_million == 0 && args.latency == 0;
     let weather = (!is_calm).then(|| Weather::new(config.sled_id, args.seed, fails_per_million, latency));
     let (outward, messages) = mpsc::channel(peers::QUEUE_MAX);
-    let sled = open(config, &identity, &dir, weather, &control_plane, Fabric::reaching(outward))?;
-    let posting = tokio::spawn(peers::post_all(messages, weather));
+    let sled =
+        open(config, &identity, &dir, weather, (&control_plane, key.as_ref()), Fabric::reaching(outward))?;
+    let posting = tokio::spawn(peers::post_all(messages, weather, key.as_ref().map(SledKey::to_peer)));
     let (stop, mut stopping) = watch::channel(false);
     let until_stopped = async move {
         // A sender that is gone means the same.
         let _ = stopping.wait_for(|stop| *stop).await;
     };
     let mut serving =
-        tokio::spawn(server::serve(listener, sled.clone(), ServerLimits::default(), until_stopped));
+        tokio::spawn(server::serve(listener, sled.clone(), ServerLimits::default(), key, until_stopped));
     greet(args, bound, &dir, &sled);
     let ended = tokio::select! {
         biased;
@@ -134,7 +137,7 @@ struct Identity {
 }
 
 impl Identity {
-    fn take_up(dir: &Path, reboot: bool) -> Result<Self, Failure> {
+    fn take_up(dir: &Path, reboot: bool, key: Option<&SledKey>) -> Result<Self, Failure> {
         let host_boot = host_boot();
         let path = Self::path(dir);
         let mut identity: Self = match std::fs::read(&path) {
@@ -143,7 +146,7 @@ impl Identity {
                     .hint("remove the directory: the sled is then another one, and its VMMs are gone")
             })?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self {
-                sled_id: SledId::from_uuid(SystemIds.uuid()),
+                sled_id: key.map_or_else(|| SledId::from_uuid(SystemIds.uuid()), SledKey::sled),
                 boot_id: BootId::from_uuid(SystemIds.uuid()),
                 host_boot,
                 zero_micros: None,
@@ -151,6 +154,12 @@ impl Identity {
             },
             Err(error) => return Err(cannot("read", &path, &error)),
         };
+        if let Some(key) = key.filter(|key| key.sled() != identity.sled_id) {
+            let what =
+                format!("the key is of sled {}, and this directory of sled {}", key.sled(), identity.sled_id);
+            return Err(Failure::new(Exit::Refused, what)
+                .hint("make its own: musher sled key --secret FILE --sled ID; or give it another --data"));
+        }
         if reboot || identity.host_boot != host_boot {
             identity.boot_id = BootId::from_uuid(SystemIds.uuid());
             identity.host_boot = host_boot;
@@ -243,13 +252,17 @@ fn open(
     identity: &Identity,
     dir: &Path,
     weather: Option<Weather>,
-    control_plane: &AgentAddr,
+    (control_plane, key): (&AgentAddr, Option<&SledKey>),
     fabric: Fabric,
 ) -> Result<EmbeddedSled, Failure> {
     let transport = HttpTransport::new(TIMEOUTS).map_err(|error| {
         Failure::new(Exit::Refused, format!("the control plane cannot be reached: {error}"))
     })?;
-    let mut client: Arc<dyn ControlPlaneClient> = Arc::new(transport.control_plane(control_plane));
+    let client = transport.control_plane(control_plane);
+    let mut client: Arc<dyn ControlPlaneClient> = match key {
+        Some(key) => Arc::new(client.with_token(key.to_control_plane())),
+        None => Arc::new(client),
+    };
     if let Some(weather) = weather {
         client = Arc::new(Unreliable::new(client, weather));
     }

@@ -4,12 +4,20 @@
 #![allow(missing_docs, clippy::unwrap_used, reason = "a test")]
 
 mod daemon;
+#[path = "sleds/faulty.rs"]
+mod faulty;
+#[path = "sleds/keys.rs"]
+mod keys;
 #[path = "sleds/lease.rs"]
 mod lease;
 #[path = "sleds/migration.rs"]
 mod migration;
 #[path = "sleds/process.rs"]
 mod process;
+#[path = "sleds/proxy.rs"]
+mod proxy;
+#[path = "sleds/script.rs"]
+mod script;
 
 use daemon::{Daemon, Scratch, answer, instance_body, scratch, stderr};
 use process::{Sled, sled_command, until};
@@ -411,7 +419,7 @@ fn a_sled_that_cannot_run_says_why_and_keeps_what_it_has() {
         (&["--ram", "0"], 2, "memory"),
         (&["--ram", "99999999999"], 2, "memory"),
         (&["--cpu-family", ""], 2, "cpu_family"),
-        (&["--listen", "0.0.0.0:0"], 2, "--advertise"),
+        (&["--listen", "0.0.0.0:0"], 2, "--key"),
         (&["--advertise", "nowhere"], 2, "--advertise"),
     ] {
         let output = sled_command(dir, "x", "http://127.0.0.1:1").args(more).output().unwrap();

@@ -9,8 +9,9 @@
 //! * tokens are replaced all together, or not at all.
 
 use crate::error::ApiError;
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use sha2::{Digest, Sha256};
+use sled_protocol::{FleetSecret, Presented, SLED_ID_HEADER, SledId};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hint::black_box;
@@ -208,6 +209,8 @@ pub enum Access {
     Anybody,
     /// Holders of tokens.
     Holders(Holders),
+    /// Sleds, each with the token that is made for it from the fleet's secret.
+    Sleds(Arc<FleetSecret>),
 }
 
 /// Tokens that can be replaced while requests come.
@@ -281,8 +284,10 @@ impl Access {
         method: &Method,
         route: Option<&str>,
     ) -> Result<Identity, ApiError> {
-        let Self::Holders(Holders(tokens)) = self else {
-            return Ok(Identity::anybody());
+        let Holders(tokens) = match self {
+            Self::Anybody => return Ok(Identity::anybody()),
+            Self::Sleds(secret) => return admit_sled(secret, headers),
+            Self::Holders(holders) => holders,
         };
         let Some(needed) = needed(method, route) else {
             return Ok(Identity::anybody());
@@ -300,6 +305,23 @@ impl Access {
             return Err(ApiError::new(StatusCode::FORBIDDEN, "Forbidden", message));
         }
         Ok(holder)
+    }
+}
+
+/// The sled that a request says it comes from, if it proves it.
+fn admit_sled(secret: &FleetSecret, headers: &HeaderMap) -> Result<Identity, ApiError> {
+    let named = headers.get(SLED_ID_HEADER).and_then(|value| value.to_str().ok()?.parse::<SledId>().ok());
+    let sled = named.ok_or_else(|| unauthorized("the header x-sled-id must hold the sled's id"))?;
+    let mut given = headers.get_all(header::AUTHORIZATION).iter();
+    let authorization = given.next().filter(|_| given.next().is_none()).map(HeaderValue::as_bytes);
+    match secret.key(sled).to_control_plane().is_in(authorization) {
+        Presented::Right => Ok(Identity { name: sled.to_string(), role: Role::Operator }),
+        Presented::Missing => Err(unauthorized("a sled needs a key here: see `musher sled key`")),
+        Presented::Wrong => {
+            tracing::warn!(%sled, "a sled came with a token that is not its own");
+            let message = format!("this token is not the one of sled {sled}");
+            Err(ApiError::new(StatusCode::FORBIDDEN, "Forbidden", message))
+        }
     }
 }
 
@@ -322,7 +344,6 @@ fn unauthorized(why: &str) -> ApiError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use axum::http::HeaderValue;
 
     fn token(role: Role, text: &str) -> Token {
         Token { role, hash: TokenHash::of(text), made: "2026-01-01T00:00:00Z".to_owned() }

@@ -1,11 +1,13 @@
 //! What sleds call (`docs/sled-protocol.md`, the control plane serves): reports, registrations, renewals.
 //!
-//! A sled is not trusted: it names itself, speaks only for its own VMMs, and whatever it sends is validated
-//! where it is taken in.
+//! A sled is not trusted: it names itself, proves it where the fleet has a secret, speaks only for itself and its own
+//! VMMs, and whatever it sends is validated where it is taken in.
 
+use crate::auth::Identity;
 use crate::error::{ApiError, echo};
 use crate::selector::RawPath;
 use crate::state::App;
+use axum::Extension;
 use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
@@ -43,17 +45,37 @@ async fn report(
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn register(State(app): State<Arc<App>>, body: Bytes) -> Result<Json<SledLease>, ApiError> {
+async fn register(
+    State(app): State<Arc<App>>,
+    Extension(who): Extension<Identity>,
+    body: Bytes,
+) -> Result<Json<SledLease>, ApiError> {
     let request: RegisterSled = json(&body)?;
+    must_be(&who, request.sled_id)?;
     Ok(Json(app.control.intake().register(request).await.map_err(intake_error)?))
 }
 
-async fn renew(State(app): State<Arc<App>>, path: RawPath, body: Bytes) -> Result<StatusCode, ApiError> {
+async fn renew(
+    State(app): State<Arc<App>>,
+    Extension(who): Extension<Identity>,
+    path: RawPath,
+    body: Bytes,
+) -> Result<StatusCode, ApiError> {
     let sled: SledId = id("sled", path)?;
+    must_be(&who, sled)?;
     let request: RenewLease = json(&body)?;
     request.validate().map_err(|invalid| malformed(invalid.to_string()))?;
     app.control.intake().renew(sled, request).await.map_err(intake_error)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// A sled that has proved who it is speaks for nobody else.
+fn must_be(who: &Identity, sled: SledId) -> Result<(), ApiError> {
+    if who.is_anybody() || who.name == sled.to_string() {
+        return Ok(());
+    }
+    let message = format!("sled {} cannot speak for sled {sled}", who.name);
+    Err(ApiError::new(StatusCode::FORBIDDEN, "Forbidden", message))
 }
 
 fn id<Id: FromStr>(what: &str, path: RawPath) -> Result<Id, ApiError> {

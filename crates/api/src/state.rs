@@ -30,6 +30,8 @@ pub struct ApiState {
     pub keeper: Option<Arc<dyn LogKeeper>>,
     /// Who may come in where clients are listened to.
     pub access: Access,
+    /// Who may come in where sleds are.
+    pub sled_access: Access,
 }
 
 /// Why the log was not carried away.
@@ -134,7 +136,7 @@ impl App {
 
     /// What the listener for sleds serves from.
     pub(crate) fn for_sleds(state: ApiState, config: ApiConfig) -> Arc<Self> {
-        Self::new(ApiState { access: Access::Anybody, ..state }, config, None)
+        Self::new(ApiState { access: state.sled_access.clone(), ..state }, config, None)
     }
 
     /// What views of instances depend on besides the instance.
@@ -143,7 +145,7 @@ impl App {
     }
 
     fn new(state: ApiState, config: ApiConfig, watcher: Option<Watcher>) -> Arc<Self> {
-        let ApiState { control, projections, ready, build, keeper, access } = state;
+        let ApiState { control, projections, ready, build, keeper, access, sled_access: _ } = state;
         let permits = Semaphore::new(config.requests_max);
         let feeds = Arc::new(Semaphore::new(config.feeds_max));
         let (doors, traffic) = (Doors::default(), Traffic::default());

@@ -10,7 +10,7 @@
 use std::time::Duration;
 
 use futures::StreamExt;
-use sled_protocol::{AgentAddr, HttpTimeouts, HttpTransport, Invalid, SledError, limits};
+use sled_protocol::{AgentAddr, HttpTimeouts, HttpTransport, Invalid, SledError, Token, limits};
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -75,11 +75,12 @@ fn check_round(round: u32) -> Result<(), Invalid> {
     Ok(())
 }
 
-/// Posts every message to the agent it is for, until the last sender is gone. Fails if the system offers no
+/// Posts every message to the agent it is for, with the token if there is one, until the last sender is gone. Fails if the system offers no
 /// sockets to a client at all.
 pub async fn post_all(
     messages: mpsc::Receiver<PeerMessage>,
     weather: Option<Weather>,
+    token: Option<Token>,
 ) -> Result<(), SledError> {
     let transport = HttpTransport::new(TIMEOUTS)?;
     let stream = futures::stream::unfold(messages, async |mut messages| {
@@ -93,16 +94,16 @@ pub async fn post_all(
                 Some(_) => return,
                 None => {}
             }
-            post(&transport, &message).await;
+            post(&transport, &message, token.as_ref()).await;
         })
         .await;
     Ok(())
 }
 
-async fn post(transport: &HttpTransport, message: &PeerMessage) {
+async fn post(transport: &HttpTransport, message: &PeerMessage, token: Option<&Token>) {
     let to = &message.to_addr;
     let posted = match AgentAddr::read("to_addr", to) {
-        Ok(agent) => transport.post(&agent, PEER_PATH, message).await,
+        Ok(agent) => transport.post(&agent, PEER_PATH, message, token).await,
         Err(invalid) => Err(invalid.into()),
     };
     if let Err(error) = posted {

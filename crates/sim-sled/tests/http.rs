@@ -66,8 +66,8 @@ async fn agent_with(n: u128, limits: ServerLimits, change: impl FnOnce(&mut Conf
     })
     .unwrap();
     let (running, ended) = oneshot::channel::<()>();
-    tokio::spawn(peers::post_all(messages, None));
-    tokio::spawn(server::serve(listener, sled.clone(), limits, async { drop(ended.await) }));
+    tokio::spawn(peers::post_all(messages, None, None));
+    tokio::spawn(server::serve(listener, sled.clone(), limits, None, async { drop(ended.await) }));
     let client = HttpSledClient::new(&format!("http://{addr}"), TIMEOUTS).unwrap();
     let agent = Agent { sled, client, addr, control_plane, _running: running };
     agent

@@ -20,6 +20,7 @@ use crate::error::{ControlPlaneError, ErrorBody, Invalid, SledError};
 use crate::ids::{LeaseEpoch, PropolisId, SledId};
 use crate::limits::{BODY_BYTES_MAX, MAPPINGS_MAX};
 use crate::network::V2pMapping;
+use crate::secret::Token;
 use crate::state::SledVmmState;
 use crate::vmm::{RegisterVmm, SerialData, SerialRange, SetState, UpdatedRuntime};
 use crate::{LEASE_EPOCH_QUERY, SLED_ID_HEADER};
@@ -73,12 +74,14 @@ impl HttpTransport {
         agent: &AgentAddr,
         path: &str,
         message: &(impl Serialize + Sync),
+        token: Option<&Token>,
     ) -> Result<(), SledError> {
-        send(self.to(&agent.base()).call(Method::POST, path).json(message)).await.map(drop)
+        let http = Http { token: token.cloned(), ..self.to(&agent.base()) };
+        send(http.call(Method::POST, path).json(message)).await.map(drop)
     }
 
     fn to(&self, base: &str) -> Http {
-        Http { base: base.trim_end_matches('/').to_owned(), client: self.client.clone() }
+        Http { base: base.trim_end_matches('/').to_owned(), client: self.client.clone(), token: None }
     }
 }
 
@@ -93,6 +96,13 @@ impl HttpSledClient {
     /// sockets to a client at all.
     pub fn new(base: &str, timeouts: HttpTimeouts) -> Result<Self, SledError> {
         Ok(Self { http: HttpTransport::new(timeouts)?.to(base) })
+    }
+
+    /// Sends this token with every call.
+    #[must_use]
+    pub fn with_token(mut self, token: Token) -> Self {
+        self.http.token = Some(token);
+        self
     }
 
     async fn ask<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, SledError> {
@@ -217,6 +227,13 @@ impl HttpControlPlaneClient {
         Ok(Self { http: transport.to(base) })
     }
 
+    /// Sends this token with every call.
+    #[must_use]
+    pub fn with_token(mut self, token: Token) -> Self {
+        self.http.token = Some(token);
+        self
+    }
+
     async fn send(&self, request: RequestBuilder) -> Result<Vec<u8>, ControlPlaneError> {
         match exchange(request).await {
             Ok(body) => Ok(body),
@@ -242,7 +259,9 @@ impl ControlPlaneClient for HttpControlPlaneClient {
 
     fn register(&self, request: RegisterSled) -> BoxFuture<'_, Result<SledLease, ControlPlaneError>> {
         async move {
-            let body = self.send(self.http.call(Method::POST, "/sleds/register").json(&request)).await?;
+            let call = self.http.call(Method::POST, "/sleds/register");
+            let call = call.header(SLED_ID_HEADER, request.sled_id.to_string());
+            let body = self.send(call.json(&request)).await?;
             // An answer that cannot be read is asked for again: registration may be repeated.
             let lease: SledLease = serde_json::from_slice(&body)
                 .map_err(|error| ControlPlaneError::Unavailable(format!("unreadable answer: {error}")))?;
@@ -255,7 +274,7 @@ impl ControlPlaneClient for HttpControlPlaneClient {
     fn renew(&self, sled: SledId, request: RenewLease) -> BoxFuture<'_, Result<(), ControlPlaneError>> {
         async move {
             let call = self.http.call(Method::POST, &format!("/sleds/{sled}/renew"));
-            self.send(call.json(&request)).await.map(drop)
+            self.send(call.header(SLED_ID_HEADER, sled.to_string()).json(&request)).await.map(drop)
         }
         .boxed()
     }
@@ -265,11 +284,16 @@ impl ControlPlaneClient for HttpControlPlaneClient {
 struct Http {
     base: String,
     client: reqwest::Client,
+    token: Option<Token>,
 }
 
 impl Http {
     fn call(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("{}{path}", self.base))
+        let request = self.client.request(method, format!("{}{path}", self.base));
+        match &self.token {
+            Some(token) => request.bearer_auth(token.as_str()),
+            None => request,
+        }
     }
 }
 

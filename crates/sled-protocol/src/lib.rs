@@ -8,6 +8,7 @@
 //! * Nothing that arrives is trusted: each type that crosses the wire has `validate`, and both HTTP clients
 //!   bound and validate what they receive.
 //! * Every request that changes a sled carries the lease epoch under which it was meant.
+//! * Where there is a secret, every request carries a token of its sender, good for one direction ([`SledKey`]).
 
 mod addr;
 mod client;
@@ -16,6 +17,7 @@ mod error;
 mod http;
 mod ids;
 mod network;
+mod secret;
 mod stall;
 mod state;
 mod time;
@@ -28,6 +30,7 @@ pub use error::{ControlPlaneError, ErrorBody, Invalid, PushError, SledError};
 pub use http::{HttpControlPlaneClient, HttpSledClient, HttpTimeouts, HttpTransport};
 pub use ids::{BootId, Generation, InstanceId, LeaseEpoch, MigrationId, OpId, ProjectId, PropolisId, SledId};
 pub use network::{MacAddr, NatEntry, Producer, V2pMapping, Vni};
+pub use secret::{FleetSecret, Presented, SledKey, Token};
 pub use stall::StallLimit;
 pub use state::{MigrationRuntime, MigrationState, SledVmmState, VmmRuntime, VmmState};
 pub use time::Timestamp;

@@ -9,6 +9,8 @@
 //!   long. Others wait in the system's backlog.
 //! * At most `requests_max` requests are worked on; one more is answered 503. A request waits for its body
 //!   without a permit, so that slow senders keep nobody else out.
+//! * With a key, a request without the right token is answered 401 or 403 before its body is read: the control
+//!   plane's for everything but migration messages, and the peers' for those.
 //! * What the machine leaves unknown stays unknown: a lost request or answer is a connection that breaks, never
 //!   a status.
 //! * Shutdown accepts nothing more, lets requests finish, and cuts off what is left after `shutdown_time`.
@@ -33,7 +35,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::embedded::EmbeddedSled;
 use routes::Agent;
-use sled_protocol::StallLimit;
+use sled_protocol::{SledKey, StallLimit};
 
 /// Pause after a failed accept: the usual cause is that there are no more file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -80,11 +82,12 @@ impl Default for ServerLimits {
     }
 }
 
-/// Serves the sled until `shutdown` resolves; fails if the listener breaks for good.
+/// Serves the sled until `shutdown` resolves, to whoever proves to know its key if there is one; fails if the listener breaks for good.
 pub async fn serve(
     listener: TcpListener,
     sled: EmbeddedSled,
     limits: ServerLimits,
+    key: Option<SledKey>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let mut http = http1::Builder::new();
@@ -99,7 +102,7 @@ pub async fn serve(
         tasks: JoinSet::new(),
     };
     let patience = limits.shutdown_time;
-    let agent = Arc::new(Agent::new(sled, limits));
+    let agent = Arc::new(Agent::new(sled, limits, key.as_ref()));
     let mut shutdown = pin!(shutdown);
     let accepted = tokio::select! {
         biased;

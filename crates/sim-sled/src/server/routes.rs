@@ -5,12 +5,13 @@
 use std::sync::Arc;
 
 use hyper::body::Incoming;
+use hyper::header::{AUTHORIZATION, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sled_protocol::{
-    AgentAddr, LEASE_EPOCH_QUERY, LeaseEpoch, PropolisId, RegisterVmm, RequestedState, SerialRange, SetState,
-    SledClient, SledError, UpdatedRuntime, V2pMapping,
+    AgentAddr, LEASE_EPOCH_QUERY, LeaseEpoch, Presented, PropolisId, RegisterVmm, RequestedState,
+    SerialRange, SetState, SledClient, SledError, SledKey, Token, UpdatedRuntime, V2pMapping,
 };
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -27,6 +28,8 @@ pub(super) struct Agent {
     sled: EmbeddedSled,
     limits: ServerLimits,
     permits: Arc<Semaphore>,
+    /// What the control plane has to show, and what a peer has to.
+    tokens: Option<(Token, Token)>,
 }
 
 /// What a request is for.
@@ -73,12 +76,35 @@ fn route(method: &Method, path: &str) -> Result<Route, Astray> {
 }
 
 impl Agent {
-    pub(super) fn new(sled: EmbeddedSled, limits: ServerLimits) -> Self {
+    pub(super) fn new(sled: EmbeddedSled, limits: ServerLimits, key: Option<&SledKey>) -> Self {
         let permits = Arc::new(Semaphore::new(limits.requests_max));
-        Self { sled, limits, permits }
+        let tokens = key.map(|key| (key.to_sled(), key.to_peer()));
+        Self { sled, limits, permits, tokens }
+    }
+
+    /// Whether the sender may ask for this at all; a path that is not there needs the control plane's token.
+    fn presented(&self, request: &Request<Incoming>) -> Presented {
+        let Some((to_sled, to_peer)) = &self.tokens else {
+            return Presented::Right;
+        };
+        let expected = if request.uri().path() == PEER_PATH { to_peer } else { to_sled };
+        expected.is_in(request.headers().get(AUTHORIZATION).map(HeaderValue::as_bytes))
     }
 
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Result<Response<Whole>, Broken> {
+        let refused = match self.presented(&request) {
+            Presented::Right => None,
+            Presented::Wrong => {
+                Some((StatusCode::FORBIDDEN, "FORBIDDEN", "this token is not good for this sled"))
+            }
+            Presented::Missing => {
+                Some((StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "this sled wants a bearer token"))
+            }
+        };
+        if let Some((status, code, message)) = refused {
+            tracing::warn!(path = request.uri().path(), message, "a request was refused");
+            return stranger(status, code, message.to_owned());
+        }
         let route = match route(request.method(), request.uri().path()) {
             Ok(route) => route,
             Err(astray) => return strayed(&astray),
