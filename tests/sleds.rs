@@ -419,7 +419,7 @@ fn a_sled_that_cannot_run_says_why_and_keeps_what_it_has() {
         (&["--ram", "0"], 2, "memory"),
         (&["--ram", "99999999999"], 2, "memory"),
         (&["--cpu-family", ""], 2, "cpu_family"),
-        (&["--listen", "0.0.0.0:0"], 2, "--advertise"),
+        (&["--listen", "0.0.0.0:0"], 2, "--key"),
         (&["--advertise", "nowhere"], 2, "--advertise"),
     ] {
         let output = sled_command(dir, "x", "http://127.0.0.1:1").args(more).output().unwrap();
