@@ -66,7 +66,7 @@ fn one_history_answers_the_same_from_wherever_it_is_read() {
         assert!(answers[nth].contains(said), "{:?}: {}", questions[nth], answers[nth]);
     }
     let verified = ok(&replay(&["--all", "--verify"], &live));
-    assert!(verified.contains("and 2 live instances compared"), "{verified}");
+    assert!(verified.contains("\n2 live instances compared with what the daemon shows\n"), "{verified}");
     let locked = replay(&["web-1"], &["--data", data.to_str().unwrap()]);
     assert_eq!(locked.status.code(), Some(1));
     assert!(stderr(&locked).contains("musher replay --live"), "{}", stderr(&locked));

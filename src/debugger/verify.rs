@@ -200,11 +200,11 @@ fn show(report: &VerifyReport, format: Format) {
         report.inputs_decided,
         report.snapshots
     ));
-    if report.rows > 0 || report.live > 0 {
-        output::line(format!(
-            "{} rows of read models and {} live instances compared",
-            report.rows, report.live
-        ));
+    if report.rows > 0 {
+        output::line(format!("{} rows of read models compared", report.rows));
+    }
+    if report.live > 0 {
+        output::line(format!("{} live instances compared with what the daemon shows", report.live));
     }
     if report.is_clean() {
         output::line("log = state, and every invariant holds");

@@ -152,16 +152,17 @@ impl<T> Receiver<T> {
             // Before the look: a sender that is gone by now has made its last change.
             let is_gone = self.shared.is_gone.load(Ordering::Acquire);
             self.seen = self.shared.changes.load(Ordering::Acquire);
-            let is_there = is_it(&self.shared.look());
-            if is_there {
-                break;
+            {
+                let value = self.shared.look();
+                if is_it(&value) {
+                    return Ok(value);
+                }
             }
             if is_gone {
                 return Err(Gone);
             }
             woken.await;
         }
-        Ok(self.shared.look())
     }
 }
 
