@@ -7,7 +7,7 @@
 //! Invariants:
 //! * the state one looks at is the fold up to where one stands, reached by `evolve` alone;
 //! * going back folds again from the nearest state that is kept, so that memory follows the number of events
-//!   divided by [`KEEP_EVERY`];
+//!   divided by `KEEP_EVERY`;
 //! * no line makes it panic: what is no command is answered with what there is.
 
 use crate::at::At;
