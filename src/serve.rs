@@ -44,6 +44,8 @@ const FIRST_PROJECT: &str = "demo";
 const FIRST_PROJECT_TAG: u8 = 0x01;
 /// Longest wait for connections to finish at shutdown.
 const CONNECTIONS_MAX: Duration = Duration::from_secs(5);
+/// How long a stop waits for a last checkpoint.
+const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Runs the daemon until a signal or a failure ends it.
 pub async fn run(args: &ServeArgs) -> Outcome {
@@ -315,13 +317,16 @@ impl Daemon {
         if let Some(making) = &self.making {
             making.abort();
         }
-        if let Some(maker) = self.maker {
-            maker.stop().await;
-        }
         self.control.shutdown().await;
         // Both end with the log, after bringing the cache up to date.
         let _ = self.projector.await;
         let _ = self.indexer.await;
+        // Last, because nothing needs it: without it the next start only takes longer.
+        if let Some(maker) = self.maker
+            && tokio::time::timeout(CHECKPOINT_PATIENCE, maker.stop()).await.is_err()
+        {
+            tracing::warn!("no checkpoint at the stop: it took too long");
+        }
     }
 }
 

@@ -12,7 +12,7 @@
 use crate::env::Env;
 use crate::network::Desk;
 use eventlog::{Epoch, Position, ReadError, StreamId};
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use journal::{Event, Recorded, StreamName};
 use lifecycle::ledger::RoomAsk;
 use lifecycle::network::NetworkBook;
@@ -21,6 +21,7 @@ use lifecycle::{
 };
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
@@ -160,7 +161,13 @@ impl LedgerHandle {
         let (actor, _) = Actor::spawn_linked(None, LedgerActor, state, parent)
             .await
             .map_err(|error| super::StartError::Actor(error.to_string()))?;
-        tokio::spawn(follow(Arc::clone(env), next, actor.clone()));
+        let following = AssertUnwindSafe(follow(Arc::clone(env), next, actor.clone())).catch_unwind();
+        let env = Arc::clone(env);
+        tokio::spawn(async move {
+            if following.await.is_err() {
+                env.fatal.raise("the ledger's follower of the log has panicked".to_owned());
+            }
+        });
         Ok((Self { actor }, desk))
     }
 

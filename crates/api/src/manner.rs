@@ -20,7 +20,9 @@ const UNDECIDED: &[&str] =
 /// Whether a method of a route records a decision.
 pub(crate) fn decides(method: &Method, route: &str) -> bool {
     let changes = [Method::POST, Method::PUT, Method::DELETE].contains(method);
-    changes && !UNDECIDED.contains(&route)
+    // What sleds send is a fact, whoever decided it.
+    let is_for_clients = route.starts_with("/v1/") || route.starts_with("/ops/v1/");
+    changes && is_for_clients && !UNDECIDED.contains(&route)
 }
 
 /// How a command is meant.

@@ -40,7 +40,11 @@ pub fn compare(dir: &Path, store: StoreId, past: &dyn Past) -> Result<Vec<Compar
             Ok(_) if position > durable => Verdict::Unusable(Unusable::BeyondEnd { position, durable }),
             Ok(kept) => {
                 fold_up_to(&mut state, past, position)?;
-                kept.difference(&state).map_or(Verdict::Same, Verdict::Differs)
+                if kept.anchor == state.anchor {
+                    kept.difference(&state).map_or(Verdict::Same, Verdict::Differs)
+                } else {
+                    Verdict::Unusable(Unusable::OtherHistory)
+                }
             }
         };
         compared.push(Compared { path, position, verdict });

@@ -141,7 +141,8 @@ pub(crate) fn keep(
     let kept = [path, path_of(dir, base)];
     for (_, old) in list(dir)?.into_iter().filter(|(_, old)| !kept.contains(old)) {
         before(Step::Remove)?;
-        fs::remove_file(old)?;
+        // The new one is durable; an old one that stays is passed over by every start.
+        let _ = fs::remove_file(old);
     }
     Ok(bytes)
 }

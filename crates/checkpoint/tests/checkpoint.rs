@@ -223,6 +223,8 @@ fn one_of_another_store_build_or_history_is_not_used() {
     let mut other = all.first(all.0.len());
     other.0.last_mut().unwrap().time_us += 1;
     assert!(matches!(refused(STORE, &other), Unusable::OtherHistory));
+    let compared = compare(dir.path(), STORE, &other).unwrap();
+    assert!(matches!(compared[0].verdict, Verdict::Unusable(Unusable::OtherHistory)), "{compared:?}");
     let newer = files(dir.path()).pop().unwrap();
     let whole = fs::read(&newer).unwrap();
     for version_at in [8, 12, 16, 20] {

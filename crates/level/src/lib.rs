@@ -132,12 +132,14 @@ impl<T> Receiver<T> {
         loop {
             let mut woken = pin!(self.shared.waiting.notified());
             woken.as_mut().enable();
+            // Before the look: a sender that is gone by now has made its last change.
+            let is_gone = self.shared.is_gone.load(Ordering::Acquire);
             let changes = self.shared.changes.load(Ordering::Acquire);
             if changes != self.seen {
                 self.seen = changes;
                 return Ok(());
             }
-            if self.shared.is_gone.load(Ordering::Acquire) {
+            if is_gone {
                 return Err(Gone);
             }
             woken.await;

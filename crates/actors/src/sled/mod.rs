@@ -170,6 +170,10 @@ impl Actor for SledActor {
             SledMsg::LeaseDue => return shell.on_lease_due().await,
             SledMsg::Watch => {
                 shell.tell_of_expunge().await;
+                if shell.state.as_ref().is_some_and(|sled| sled.lapsed.is_some()) {
+                    // A sled that is cut off gives no inventory that would say it again.
+                    shell.tell_of_fence().await;
+                }
                 shell.ask_inventory();
             }
             SledMsg::Inventoried { asked_at, result } => shell.on_inventory(asked_at, result).await,
@@ -349,7 +353,7 @@ impl Shell {
         let on_sled = self.ledger.look(asked_at, move |ledger| ledger.vmms_on(id).collect::<Vec<_>>()).await;
         for (vmm, instance) in on_sled.unwrap_or_default() {
             let input = Input::Absent { vmm, asked_at, evidence };
-            // An instance that restarts is told by the next inventory, in other words.
+            // An instance that restarts is told by the next inventory, in other words, or by the next watch.
             let _ = self.instances.send(instance, InstanceMsg::Learned(input));
         }
     }

@@ -46,6 +46,10 @@ impl Shell {
             return if error.ends_owner() { Err(error.into()) } else { Ok(()) };
         }
         self.connect();
+        if !events.is_empty() {
+            // The new epoch's lease may be shorter than what the timer was set for.
+            self.lease = super::lease::Clock::default();
+        }
         self.lease_renewed();
         self.heard();
         let epoch = self.epoch().expect("a registered sled has booted");

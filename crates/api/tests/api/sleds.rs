@@ -77,6 +77,8 @@ async fn what_a_sled_may_not_say_is_refused_and_leaves_no_trace() {
         (put(&own, Some(&home), &picture("running", 0)), 400, "MALFORMED"),
         (put(&own, Some(&home), &json!([])), 400, "MALFORMED"),
         (put(&unknown, Some(&home), &running), 404, "UNKNOWN"),
+        (post("/sleds/register?dry_run=true", &registration(NO_ID)), 400, "InvalidRequest"),
+        (put(&format!("{own}?dry_run=true"), Some(&home), &picture("stopping", 9)), 400, "InvalidRequest"),
         (post("/sleds/register", &json!({"sled_id": NO_ID})), 400, "MALFORMED"),
         (post("/sleds/register", &registration(&Uuid::nil().to_string())), 400, "MALFORMED"),
         (post("/sleds/x/renew", &json!({"boot_id": NO_ID, "lease_epoch": 1})), 400, "MALFORMED"),

@@ -227,6 +227,12 @@ impl Shared {
         Ok(result)
     }
 
+    /// Asks the machine, and stores nothing: also while nothing can be stored.
+    fn look<T>(&self, ask: impl FnOnce(&Sled) -> T) -> Result<T, Down> {
+        let core = self.core.lock().map_err(|_| Down::Poisoned)?;
+        if core.is_closed { Err(Down::Closed) } else { Ok(ask(&core.machine)) }
+    }
+
     fn take_from_peer(&self, message: PeerMessage) {
         if let Err(down) = self.act(|machine, now| machine.handle_peer(now, message)) {
             tracing::debug!(%down, "a message from a migration peer was lost");

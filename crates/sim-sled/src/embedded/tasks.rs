@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::{Down, Fabric, Shared};
-use crate::machine::{Dice, Output, Span};
+use crate::machine::{Dice, Output, Sled, Span};
 
 /// Wait before the first repeat of a failed call.
 const RETRY_DELAY_MILLIS_MIN: u64 = 100;
@@ -24,6 +24,9 @@ const RETRY_DELAY_MILLIS_MAX: u64 = 10_000;
 
 /// Longest a call of the control plane may take, whatever its client allows.
 const CALL_SECONDS_MAX: u64 = 30;
+
+/// Shortest pause between two tries to store what happened, where something is due.
+const STORE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Tries to renew that fit into what is left of a lease once the first is due; each may take so much of it.
 const TRIES_PER_LEASE: u32 = 6;
@@ -70,7 +73,10 @@ async fn drive(shared: Arc<Shared>, mut poke: level::Receiver<()>, fabric: Fabri
             Err(Down::Closed | Down::Poisoned) => return,
             Err(down @ Down::Store(_)) => {
                 tracing::warn!(%down, "the sled holds back what it has to say");
-                Some(Instant::now() + Duration::from_millis(RETRY_DELAY_MILLIS_MAX))
+                let again = Instant::now() + Duration::from_millis(RETRY_DELAY_MILLIS_MAX);
+                // A lease that ends meanwhile is not to end late.
+                let due = shared.look(Sled::next_wake).ok().flatten().map(|micros| shared.instant(micros));
+                Some(due.map_or(again, |due| again.min(due.max(Instant::now() + STORE_PAUSE))))
             }
         };
         shared.news.send_replace(());
@@ -211,31 +217,37 @@ async fn keep_registered(caller: Caller, mut news: level::Receiver<()>) {
     let mut failures: u32 = 0;
     loop {
         news.mark_unchanged();
-        let wanted = caller.shared.act(|machine, _| {
-            (machine.registration(), machine.renewal(), patience(machine.host().lease_seconds()))
-        });
-        let Ok((registration, renewal, patience)) = wanted else {
-            if is_over(&caller.shared) {
-                return;
-            }
-            sleep(Duration::from_millis(RETRY_DELAY_MILLIS_MAX)).await;
-            continue;
+        let wants = |machine: &Sled| (machine.renewal(), patience(machine.host().lease_seconds()));
+        let wanted = caller.shared.act(|machine, _| (machine.registration(), wants(machine)));
+        let (registration, (renewal, patience)) = match wanted {
+            Ok(wanted) => wanted,
+            // What is not stored of a renewal is a later end: the stored one only ends the lease too early.
+            Err(Down::Store(_)) => match caller.shared.look(wants) {
+                Ok((Some(renewal), patience)) => (None, (Some(renewal), patience)),
+                _ => {
+                    sleep(Duration::from_millis(RETRY_DELAY_MILLIS_MAX)).await;
+                    continue;
+                }
+            },
+            Err(Down::Closed | Down::Poisoned) => return,
         };
         let is_done = if let Some(request) = registration {
             let (sent_at, boot_id) = (caller.shared.now(), request.boot_id);
-            let answer = bounded(caller.control_plane.register(request)).await;
+            // With a lease, a registration that hangs leaves time for the next.
+            let registering = timeout(patience, bounded(caller.control_plane.register(request))).await;
+            let answer = registering.unwrap_or_else(|_| Err(late()));
             apply(&caller, answer, |machine, now, lease| machine.registered(now, sent_at, boot_id, lease))
                 && caller.shared.act(|machine, _| machine.registration().is_none()).unwrap_or(false)
         } else if let Some((at, request)) = renewal {
             tokio::select! {
                 biased;
-                changed = news.changed() => if changed.is_err() { return } else { continue },
+                // First: one that is due does not wait for what else there is.
                 () = sleep_until(caller.shared.instant(at)) => {}
+                changed = news.changed() => if changed.is_err() { return } else { continue },
             }
             let sent_at = caller.shared.now();
             let renewing = timeout(patience, caller.control_plane.renew(caller.sled, request)).await;
-            let late = || Err(ControlPlaneError::Unavailable("no answer in time".to_owned()));
-            let answer = renewing.unwrap_or_else(|_| late());
+            let answer = renewing.unwrap_or_else(|_| Err(late()));
             apply(&caller, answer, |machine, now, ()| machine.renewed(now, sent_at, request.lease_epoch))
         } else {
             if news.changed().await.is_err() {
@@ -250,6 +262,10 @@ async fn keep_registered(caller: Caller, mut news: level::Receiver<()>) {
             sleep(caller.delay(caller.sled.as_uuid(), failures).min(patience)).await;
         }
     }
+}
+
+fn late() -> ControlPlaneError {
+    ControlPlaneError::Unavailable("no answer in time".to_owned())
 }
 
 /// How long one try to renew may take, and how long the next may wait: with a lease, several fit into it.
@@ -275,10 +291,6 @@ fn apply<T>(
     });
     caller.shared.poke();
     is_agreed && applied.is_ok()
-}
-
-fn is_over(shared: &Shared) -> bool {
-    shared.core.lock().map_or(true, |core| core.is_closed)
 }
 
 async fn sleep_opt(until: Option<Instant>) {
