@@ -8,6 +8,7 @@ use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use strsim::levenshtein as letters_off;
 
 /// Every key, with its default and what it means.
 pub const DEFAULTS: &str = include_str!("../config/default.toml");
@@ -94,7 +95,7 @@ pub struct Limits {
 impl Auth {
     /// The token file, if there shall be one.
     pub fn file(&self) -> Option<&Path> {
-        Some(self.token_file.as_path()).filter(|file| !file.as_os_str().is_empty())
+        given(&self.token_file)
     }
 }
 
@@ -198,8 +199,13 @@ pub struct Sleds {
 impl Sleds {
     /// The file of the secret, if there shall be one.
     pub fn secret(&self) -> Option<&Path> {
-        Some(self.secret_file.as_path()).filter(|file| !file.as_os_str().is_empty())
+        given(&self.secret_file)
     }
+}
+
+/// The path, unless it is empty: that means none.
+fn given(path: &Path) -> Option<&Path> {
+    Some(path).filter(|path| !path.as_os_str().is_empty())
 }
 
 /// Shortest lease, in seconds: a renewal must have time to be repeated.
@@ -295,21 +301,6 @@ fn explained(error: figment::Error) -> anyhow::Error {
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let off = known.iter().map(|known| (letters_off(name, known), *known));
     off.min().filter(|(off, _)| *off <= LETTERS_OFF_MAX).map(|(_, known)| known)
-}
-
-/// How many letters must be added, dropped or replaced.
-fn letters_off(from: &str, to: &str) -> usize {
-    let to: Vec<char> = to.chars().collect();
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (above, a) in from.chars().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], above + 1);
-        for (n, b) in to.iter().enumerate() {
-            let replaced = diagonal + usize::from(a != *b);
-            diagonal = row[n + 1];
-            row[n + 1] = replaced.min(diagonal + 1).min(row[n] + 1);
-        }
-    }
-    row[to.len()]
 }
 
 /// One setting, and where it comes from.

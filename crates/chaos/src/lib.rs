@@ -30,6 +30,7 @@ mod shrink;
 mod stage;
 mod trace;
 mod verb;
+mod way;
 mod world;
 
 pub use bug::Bug;

@@ -17,6 +17,7 @@ use crate::scenario::{
     SAFETY_MS_MAX, SLEDS_MAX, START_DEADLINE_MS_MAX, Scenario, SledShape, Tier,
 };
 use crate::verb::Verb;
+use crate::world::kind_of;
 use journal::{Event, Recorded, StreamName};
 use lifecycle::{
     AutoRestartPolicy, Command, Effect, EffectResult, Evidence, FailureReason, Input, Instance,
@@ -410,19 +411,6 @@ impl Making {
 
 fn millis(span: Span) -> u64 {
     span.micros() / 1_000
-}
-
-const fn kind_of(effect: Effect) -> EffectKind {
-    match effect {
-        Effect::Register { .. } => EffectKind::Register,
-        Effect::SetRunning { .. } => EffectKind::SetRunning,
-        Effect::Stop { .. } => EffectKind::Stop,
-        Effect::Reboot { .. } => EffectKind::Reboot,
-        Effect::Unregister { .. } => EffectKind::Unregister,
-        Effect::MigrationTarget { .. } => EffectKind::MigrationTarget,
-        Effect::MigrationCancel { .. } => EffectKind::MigrationCancel,
-        Effect::Ask { .. } => EffectKind::Ask,
-    }
 }
 
 const fn refused(refusal: Refusal) -> Refused {

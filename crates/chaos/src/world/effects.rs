@@ -33,7 +33,7 @@ pub(crate) struct Armed {
 }
 
 /// The kind of an effect, as faults name it.
-pub(super) const fn kind_of(effect: Effect) -> EffectKind {
+pub(crate) const fn kind_of(effect: Effect) -> EffectKind {
     match effect {
         Effect::Register { .. } => EffectKind::Register,
         Effect::SetRunning { .. } => EffectKind::SetRunning,

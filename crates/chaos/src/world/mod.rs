@@ -48,6 +48,7 @@ use crate::trace::Trace;
 pub(crate) use clients::Answer as ClientAnswer;
 use clients::Clients;
 use control_plane::ControlPlane;
+pub(crate) use effects::kind_of;
 use eventlog::SimStore;
 pub(crate) use instance_shell::labels_of;
 pub(crate) use ledger_shell::{policy, size_of};

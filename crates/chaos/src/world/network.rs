@@ -3,21 +3,12 @@
 //! One message in sixteen is late by up to two seconds even when nothing is wrong.
 
 use super::sled_shell::Registering;
-use super::{Happening, MILLI, SECOND, World};
-use crate::draws::within;
+use super::{Happening, MILLI, World};
 use crate::faults::{Direction, Fault};
+use crate::way::delays;
 use lifecycle::{Effect, InstanceId};
 use sim_sled::machine::{PeerMessage, Request, Response};
 use sled_protocol::{BootId, ControlPlaneError, PropolisId, RegisterSled, SledLease, SledVmmState};
-
-/// Shortest and longest way of an ordinary message.
-const WAY_US: (u64, u64) = (200, 5 * MILLI);
-
-/// One message in so many is late.
-const LATE_ONE_IN: u64 = 16;
-
-/// Longest delay of a late message.
-const LATE_US_MAX: u64 = 2 * SECOND;
 
 /// A link that a mishap has cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,45 +125,8 @@ impl World {
         if self.is_cut(link, direction) {
             return Vec::new();
         }
-        let dice = |purpose: &str| crate::draws::hash(draw, purpose, 0, 0);
-        let happens = |purpose: &str, per_mille: u16| dice(purpose) % 1_000 < u64::from(per_mille);
-        let mut delay = within(dice("way"), WAY_US.0, WAY_US.1);
-        if dice("is_late").is_multiple_of(LATE_ONE_IN) {
-            delay += within(dice("late"), 0, LATE_US_MAX);
-        }
-        let mut copies = 1;
-        for fault in &self.scenario.faults {
-            match fault {
-                Fault::Drop { at, lasts, per_mille }
-                    if self.is_active(*at, *lasts) && happens("drop", *per_mille) =>
-                {
-                    return Vec::new();
-                }
-                Fault::Duplicate { at, lasts, per_mille }
-                    if self.is_active(*at, *lasts) && happens("duplicate", *per_mille) =>
-                {
-                    copies = 2;
-                }
-                Fault::Reorder { at, lasts, by } if self.is_active(*at, *lasts) => {
-                    delay += within(dice("reorder"), 0, by * MILLI);
-                }
-                Fault::DelayTail { at, lasts, per_mille, by }
-                    if self.is_active(*at, *lasts) && happens("tail", *per_mille) =>
-                {
-                    delay += within(dice("tail_by"), 0, by * MILLI);
-                }
-                Fault::SlowSled { at, lasts, sled: slow, by }
-                    if *slow == sled
-                        && direction != Some(Direction::ToSled)
-                        && self.is_active(*at, *lasts) =>
-                {
-                    delay += by * MILLI;
-                }
-                _ => {}
-            }
-        }
-        let again = within(dice("again"), 0, LATE_US_MAX);
-        (0..copies).map(|nth| delay + nth * again).collect()
+        let is_to_sled = direction == Some(Direction::ToSled);
+        delays(draw, &self.scenario.faults, sled, is_to_sled, |at, lasts| self.is_active(at, lasts))
     }
 }
 
