@@ -2,13 +2,15 @@
 //!
 //! Invariants:
 //! * a log that has lost records is folded whole, and gets no checkpoint: what rests on the loss must be found;
+//! * a log that ends before a checkpoint of it has lost its end: nothing starts until that is accepted;
 //! * one is made at a time, on a thread of its own, with a pause between two;
 //! * a checkpoint that cannot be made costs the next start time, and is logged; nothing else comes of it.
 
 use crate::config::Checkpoint as Settings;
+use crate::exit::{Exit, Failure};
 use actors::SharedFold;
-use checkpoint::{MakeError, State, advance, newest};
-use eventlog::journal::{Journal, Recovery, StoreId};
+use checkpoint::{MakeError, State, advance, is_named_beyond, newest, set_beyond_aside};
+use eventlog::journal::{Journal, Recovery, StoreId, TailLoss};
 use eventlog::{Log, Position};
 use projections::ReadModel;
 use std::path::{Path, PathBuf};
@@ -32,6 +34,45 @@ fn is_whole(recovery: &Recovery) -> bool {
         && recovery.quarantined.is_empty()
         && recovery.lost.is_none()
         && recovery.nameless == 0
+}
+
+/// Notes in what opening the log found that a checkpoint knows more of it than there is: its end is lost, which is
+/// refused unless it was accepted. Answers whether it was.
+pub fn judge_end(
+    data: &Path,
+    journal: &Arc<Journal>,
+    recovery: &mut Recovery,
+    is_accepted: bool,
+) -> Result<bool, Failure> {
+    let (dir, durable) = (directory(data), journal.durable());
+    let unreadable = |error: std::io::Error| {
+        Failure::new(Exit::Refused, format!("the checkpoints in {} cannot be listed: {error}", dir.display()))
+    };
+    // Reading them all is left to the start that is in doubt.
+    if !is_named_beyond(&dir, durable).map_err(unreadable)? {
+        return Ok(false);
+    }
+    let Some(known) = newest(&dir, journal.store_id(), journal).beyond_end() else {
+        return Ok(false);
+    };
+    if !is_accepted {
+        return Err(Failure::new(
+            Exit::Damaged,
+            format!("the log ends at position {durable}, and a checkpoint in {} knows it up to {known}: its end is lost", dir.display()),
+        )
+        .hint("restore a backup with `musher log restore`; `musher serve --accept-loss` opens it as it is, and records that"));
+    }
+    let witnessed = recovery.lost.as_ref().map_or(known, |lost| lost.witnessed.max(known));
+    recovery.lost = Some(TailLoss { witnessed, found: durable });
+    Ok(true)
+}
+
+/// Sees to it that a loss that was accepted, and recorded, is not found again.
+pub fn forget_lost_end(data: &Path, durable: Position) {
+    let dir = directory(data);
+    if let Err(error) = set_beyond_aside(&dir, durable) {
+        tracing::warn!(dir = %dir.display(), %error, "checkpoints beyond the log's end stay; they are not used");
+    }
 }
 
 /// The checkpoint to start from; none if there is none, or none that may be used.

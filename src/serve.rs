@@ -164,10 +164,12 @@ impl Daemon {
         })?;
         let lock = StoreLock::acquire(data).map_err(open_failure)?;
         must_be_whole(data)?;
-        let (journal, recovery, is_loss_accepted) = open_journal(config, accept_loss)?;
+        let (journal, mut recovery, is_end_lost) = open_journal(config, accept_loss)?;
+        let journal = Arc::new(journal);
+        let is_loss_accepted =
+            checkpoints::judge_end(data, &journal, &mut recovery, accept_loss)? || is_end_lost;
         tell(&recovery);
         let store = journal.store_id();
-        let journal = Arc::new(journal);
         let cache = open_cache(&data.join("cache"), store, &journal, config.log.cache_bytes);
         let log: Arc<dyn Log> = Arc::clone(&journal) as Arc<dyn Log>;
         if let Some(cache) = &cache {
@@ -188,6 +190,7 @@ impl Daemon {
             let found = recovery.lost.as_ref().map_or(recovery.durable, |lost| lost.found).get();
             let durable = recovery.lost.as_ref().map_or(found, |lost| lost.witnessed.get());
             control.record_loss(durable, found, recovery.nameless).await.map_err(start_failure)?;
+            checkpoints::forget_lost_end(data, recovery.durable);
         }
         let (projections, projector) = match model {
             Some(model) => projections::spawn_from(Arc::clone(&log), cache, model),

@@ -4,7 +4,7 @@
 
 mod daemon;
 
-use daemon::{Daemon, musher, scratch, stdout};
+use daemon::{Daemon, musher, scratch, serve, stderr, stdout};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -121,4 +121,49 @@ async fn damaged_checkpoints_cost_time_and_nothing_else() {
     let daemon = start(&data);
     assert!(is_from_checkpoint(&daemon), "a new one was made: {:?}", daemon.said);
     until_seen(&daemon, &before).await;
+}
+
+/// A journal directory holds files only.
+fn copy_files(from: &Path, to: &Path) {
+    std::fs::create_dir(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_ends_before_a_checkpoint_of_it_has_lost_its_end() {
+    let (dir, data) = scratch();
+    let daemon = start(&data);
+    let early = daemon.create("early", false).await;
+    assert_eq!(daemon.signal("-TERM"), 0);
+    // Whole, with a witness of its own: only the checkpoint knows that there was more.
+    let (journal, old) = (data.join("journal"), dir.path().join("old"));
+    copy_files(&journal, &old);
+    let daemon = start(&data);
+    for n in 0..8 {
+        daemon.create(&format!("late-{n}"), false).await;
+    }
+    assert_eq!(daemon.signal("-TERM"), 0);
+    std::fs::remove_dir_all(&journal).unwrap();
+    copy_files(&old, &journal);
+
+    let before = checkpoints(&data);
+    let refused = serve(&data).output().unwrap();
+    let said = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(5), "{said}");
+    assert!(said.contains("its end is lost") && said.contains("--accept-loss"), "{said}");
+    assert_eq!(checkpoints(&data), before, "a refusal changes nothing");
+
+    let daemon = Daemon::start_with(&data, &["--accept-loss"]);
+    assert!(!is_from_checkpoint(&daemon), "everything that rests on the loss is looked at");
+    assert_eq!(daemon.get(&format!("/v1/instances/{early}")).await.0, 200);
+    assert_eq!(daemon.signal("-TERM"), 0);
+    let tail = musher().args(["log", "tail", "-n", "1000", "--data"]).arg(&data).output().unwrap();
+    assert!(stdout(&tail).contains("LossAccepted"), "{}", stdout(&tail));
+
+    let daemon = start(&data);
+    assert_eq!(daemon.get(&format!("/v1/instances/{early}")).await.0, 200, "accepted once is accepted");
+    assert_eq!(daemon.signal("-TERM"), 0);
 }

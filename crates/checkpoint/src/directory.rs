@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 
 pub(crate) const TEMP_NAME: &str = "checkpoint.tmp";
 const EXTENSION: &str = "ckp";
+/// Of checkpoints whose log has lost its end, which was accepted.
+const ASIDE_EXTENSION: &str = "ckp-lost";
 const BUFFER_BYTES: usize = 1 << 20;
 
 /// A step of writing. A crash before or after any of them leaves a checkpoint that can be used.
@@ -46,6 +48,18 @@ pub struct Found {
     pub state: Option<State>,
     /// Newer ones that cannot, each with the reason.
     pub refused: Vec<(PathBuf, Unusable)>,
+}
+
+impl Found {
+    /// The last position that a whole checkpoint of this store says was durable, if the log ends before it: the log
+    /// has lost its end.
+    pub fn beyond_end(&self) -> Option<Position> {
+        let beyond = self.refused.iter().filter_map(|(_, why)| match why {
+            Unusable::BeyondEnd { position, .. } => Some(*position),
+            _ => None,
+        });
+        beyond.max()
+    }
 }
 
 /// Where the checkpoint at a position is kept.
@@ -91,6 +105,11 @@ fn is_past(state: &State, past: &dyn Past) -> Result<(), Unusable> {
     }
 }
 
+/// Whether some checkpoint has the name of a position beyond the end. What it says is not looked at.
+pub fn is_named_beyond(dir: &Path, durable: Position) -> io::Result<bool> {
+    Ok(list(dir)?.iter().any(|(position, _)| *position > durable))
+}
+
 /// Finds the newest checkpoint of this log that can be used.
 pub fn newest(dir: &Path, store: StoreId, past: &dyn Past) -> Found {
     let mut found = Found::default();
@@ -112,6 +131,17 @@ pub fn newest(dir: &Path, store: StoreId, past: &dyn Past) -> Found {
         }
     }
     found
+}
+
+/// Sets the checkpoints beyond `durable` aside, under names that no start looks at: the log goes on without what they
+/// know, and gives their positions to other events.
+pub fn set_beyond_aside(dir: &Path, durable: Position) -> io::Result<()> {
+    let beyond: Vec<PathBuf> =
+        list(dir)?.into_iter().filter(|(position, _)| *position > durable).map(|(_, path)| path).collect();
+    for path in &beyond {
+        fs::rename(path, path.with_extension(ASIDE_EXTENSION))?;
+    }
+    if beyond.is_empty() { Ok(()) } else { File::open(dir)?.sync_all() }
 }
 
 /// Writes a state durably beside the one that it was made from (`base`; zero for none), and removes every other.
