@@ -116,6 +116,11 @@ pub(crate) enum Request {
         sled: SledId,
         is_reachable: bool,
     },
+    /// Whether everything that a sled holds is in the log.
+    Accounted {
+        sled: SledId,
+        is_accounted: bool,
+    },
     Look(Look),
 }
 
@@ -157,7 +162,14 @@ impl LedgerHandle {
         }
         fold.desk.reached(fold.position.get());
         let next = fold.position.next();
-        let state = State { fold, parked: Vec::new(), askers: BTreeMap::new(), unreachable: BTreeSet::new() };
+        let state = State {
+            fold,
+            parked: Vec::new(),
+            askers: BTreeMap::new(),
+            unreachable: BTreeSet::new(),
+            is_damaged: !env.log.quarantined().is_empty(),
+            accounted: BTreeSet::new(),
+        };
         let (actor, _) = Actor::spawn_linked(None, LedgerActor, state, parent)
             .await
             .map_err(|error| super::StartError::Actor(error.to_string()))?;
@@ -245,6 +257,11 @@ impl LedgerHandle {
         let _ = self.tell(0, Request::Reachable { sled, is_reachable });
     }
 
+    /// Says whether everything that a sled holds is in the log. It matters only while instances are quarantined.
+    pub(crate) fn accounted(&self, sled: SledId, is_accounted: bool) {
+        let _ = self.tell(0, Request::Accounted { sled, is_accounted });
+    }
+
     /// Says that a new incarnation has read its stream up to `position`.
     pub(crate) fn barrier(&self, instance: InstanceId, epoch: Epoch, position: u64) {
         let _ = self.tell(position, Request::Barrier { instance, epoch });
@@ -304,6 +321,10 @@ struct State {
     askers: BTreeMap<VmmId, (InstanceId, Epoch)>,
     /// Sleds that do not answer at present: placement prefers others.
     unreachable: BTreeSet<SledId>,
+    /// Whether instances have lost records: what they hold, and where, the log cannot tell.
+    is_damaged: bool,
+    /// Sleds that have said what they hold, and nothing of it is of such an instance and unknown.
+    accounted: BTreeSet<SledId>,
 }
 
 impl Actor for LedgerActor {
@@ -355,6 +376,12 @@ impl State {
         }
     }
 
+    /// Sleds on which a quarantined instance may hold room that nobody counts.
+    fn shut(&self) -> BTreeSet<SledId> {
+        let sleds = self.fold.ledger.sleds().filter(|_| self.is_damaged).map(|sled| sled.id);
+        sleds.filter(|sled| !self.accounted.contains(sled)).collect()
+    }
+
     /// A reply that nobody waits for any more is dropped with its grant: the asker is gone, and the
     /// incarnation after it will say so through its barrier.
     fn serve(&mut self, request: Request) {
@@ -363,6 +390,7 @@ impl State {
                 let _ = reply.send(self.fold.ledger.grant_instance(id, project, &name));
             }
             Request::Room { ask, epoch, reply } => {
+                let shut = self.shut();
                 let granted = self.fold.ledger.grant_room(&RoomAsk {
                     instance: ask.instance,
                     vmm: ask.vmm,
@@ -371,6 +399,7 @@ impl State {
                     to: ask.to,
                     dice: ask.dice,
                     avoid: &self.unreachable,
+                    shut: &shut,
                 });
                 if granted.is_ok() {
                     self.askers.insert(ask.vmm, (ask.instance, epoch));
@@ -395,6 +424,12 @@ impl State {
             }
             Request::Reachable { sled, is_reachable: false } => {
                 self.unreachable.insert(sled);
+            }
+            Request::Accounted { sled, is_accounted: true } => {
+                self.accounted.insert(sled);
+            }
+            Request::Accounted { sled, is_accounted: false } => {
+                self.accounted.remove(&sled);
             }
             Request::Look(look) => look(&self.fold.ledger),
         }

@@ -57,8 +57,14 @@ fn a_deleted_projects_network_is_not_given_away_while_a_vmm_may_be_on_it() {
     let created = InstanceEvent::Created { id: instance, spec: Box::new(spec), address, intent };
     ledger.apply_instance(instance, &created);
     let purpose = Purpose::Start { cpu_family: None };
-    let avoid = BTreeSet::new();
-    let ask = RoomAsk { instance, vmm, size: SIZE, purpose: &purpose, to: None, dice: 0, avoid: &avoid };
+    let none = BTreeSet::new();
+    let (avoid, shut) = (&none, &none);
+    let ask = RoomAsk { instance, vmm, size: SIZE, purpose: &purpose, to: None, dice: 0, avoid, shut };
+    let shutting = BTreeSet::from([sled]);
+    assert_eq!(
+        ledger.grant_room(&RoomAsk { shut: &shutting, ..ask }),
+        Err(lifecycle::rejected::Shortage::NoSled)
+    );
     assert_eq!(ledger.grant_room(&ask), Ok(sled));
     let (saga, origin, deadline) = (SagaId::new(id(40)), Origin::User, Span::from_secs(1));
     ledger.apply_instance(

@@ -104,10 +104,12 @@ impl Shell {
         };
         let mut vmms = inventory.vmms;
         vmms.sort_by_key(|vmm| vmm.propolis_id);
+        let mut is_accounted = true;
         for (vmm, place) in vmms.iter().zip(places) {
             let ours = place.filter(|place| place.sled == id && place.is_held);
             let Some(place) = ours else {
                 if self.is_quarantined(vmm) {
+                    is_accounted = false;
                     // Its history cannot be read: whether it is an orphan is not known, and a guest may be in it.
                     tracing::warn!(sled = %id, vmm = %vmm.propolis_id, instance = %vmm.instance_id, "VMM of a quarantined instance is left alone");
                     continue;
@@ -130,6 +132,9 @@ impl Shell {
             };
             // An instance that restarts hears of it at the next inventory.
             let _ = self.instances.send(place.instance, message);
+        }
+        if !self.env.log.quarantined().is_empty() {
+            self.ledger.accounted(id, is_accounted);
         }
         for (vmm, instance) in held {
             if !listed.contains(&vmm) {

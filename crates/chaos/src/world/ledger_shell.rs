@@ -42,9 +42,9 @@ impl World {
         let nth = self.mint(instance);
         let vmm = names::vmm(instance, nth);
         let dice = self.draws.at("place", vmm.uuid().as_u128(), 0);
-        let avoid = BTreeSet::new();
+        let none = BTreeSet::new();
         let (size, purpose) = (wanted.size, &wanted.purpose);
-        let ask = RoomAsk { instance: id, vmm, size, purpose, to, dice, avoid: &avoid };
+        let ask = RoomAsk { instance: id, vmm, size, purpose, to, dice, avoid: &none, shut: &none };
         let sled = self.control().ledger.grant_room(&ask)?;
         grants.vmm = Some(vmm);
         self.check_grant(id, wanted, sled);

@@ -32,6 +32,8 @@ pub struct RoomAsk<'a> {
     pub dice: u64,
     /// Sleds that do not answer at present: taken only if no other fits.
     pub avoid: &'a BTreeSet<SledId>,
+    /// Sleds that hold more than the log can tell: none is taken.
+    pub shut: &'a BTreeSet<SledId>,
 }
 
 /// Sleds where other members of the instance's groups are.
@@ -119,7 +121,8 @@ impl Ledger {
 
     /// The first reason why a sled does not take it.
     fn unfit(&self, id: SledId, sled: &SledEntry, ask: &RoomAsk<'_>, near: &Neighbours) -> Option<SledUnfit> {
-        if !sled.is_provisionable || sled.is_expunged || sled.boot.is_none() || sled.is_lapsed {
+        let is_open = sled.is_provisionable && !sled.is_expunged && sled.boot.is_some() && !sled.is_lapsed;
+        if !is_open || ask.shut.contains(&id) {
             return Some(SledUnfit::NotProvisionable);
         }
         if matches!(ask.purpose, Purpose::Migrate { source } if *source == id) {
