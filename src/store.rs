@@ -25,7 +25,7 @@ const INDEX_STEPS: usize = 16;
 pub fn must_be_whole(data: &Path) -> Outcome {
     let has = |name: &str| data.join(name).exists();
     let is_begun = std::fs::read_dir(data.join("journal")).is_ok_and(|mut entries| entries.next().is_some());
-    if is_begun || !(has("cache") || has("checkpoints") || has("sleds")) {
+    if is_begun || !(has("cache") || has("checkpoints") || has("sleds") || has("archive")) {
         return Ok(());
     }
     Err(Failure::new(Exit::Damaged, format!("{} has lost its journal", data.display()))

@@ -81,6 +81,9 @@ pub(crate) fn sentence(event: &InstanceEvent, input: Option<&Input>, sleds: &mut
         InstanceEvent::RebootAnswered { accepted: false, .. } => "the sled refused the reboot".to_owned(),
         InstanceEvent::Updated(update) => updated(update, sleds),
         InstanceEvent::Deleted => "deleted; its name is free".to_owned(),
+        InstanceEvent::Archived(file) => {
+            format!("its {} event(s) before this one were archived in {}", file.events, file.file)
+        }
     }
 }
 
@@ -219,6 +222,7 @@ fn sled_of(input: &Input, vmm: VmmId) -> Option<SledId> {
         | Input::Absent { .. }
         | Input::Deadline(_)
         | Input::Restart(_)
+        | Input::Archived(_)
         | Input::Reconsider => None,
     }
 }

@@ -94,7 +94,7 @@ pub(super) async fn view(
         usual(model)
     });
     let present = Known { sleds, usual };
-    let asked = replay::last_asked(app.control.log(), found.id, state.head.version);
+    let asked = replay::last_asked(&app.past, found.id, state.head.version);
     let asked = asked.map_err(|error| past_error_of(error, || found.not_found()))?;
     let explanation = explain(&state, &app.control.policy(), &present);
     Ok(Json(ExplainedView { explanation, asked_by: asked.map(AskedBy::from) }))

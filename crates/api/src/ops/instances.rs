@@ -51,7 +51,7 @@ pub(super) async fn view(
             .map_err(|error| ApiError::invalid_request(format!("query parameter \"at\": {error}")))?,
     };
     let found = instance(path, &params, &arrived).await?;
-    let state = replay::state_at(app.control.log(), found.id, at);
+    let state = replay::state_at(&app.past, found.id, at);
     state.map(Json).map_err(|error| past_error(error, &found))
 }
 
@@ -69,7 +69,7 @@ pub(super) async fn history(
         Some(wanted) => usize::try_from(wanted).unwrap_or(usize::MAX).min(ENTRIES_MAX),
     };
     let found = instance(path, &params, &arrived).await?;
-    let items = replay::history(app.control.log(), found.id, after, limit + 1);
+    let items = replay::history(&app.past, found.id, after, limit + 1);
     let mut items = items.map_err(|error| past_error(error, &found))?;
     let is_last = items.len() <= limit;
     items.truncate(limit);
