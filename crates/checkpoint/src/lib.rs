@@ -24,7 +24,7 @@ pub mod past;
 pub mod state;
 
 pub use compare::{Compared, Verdict, compare};
-pub use directory::{Found, Step, newest};
+pub use directory::{Found, Step, newest, positions, sweep};
 pub use error::{MakeError, Unusable};
 pub use make::{Made, advance};
 pub use past::Past;

@@ -101,8 +101,7 @@ impl Header {
             stream: StreamId::new(StreamKind(bytes[48]), fields.array(49)?),
             records: fields.u64(72)?,
         };
-        let is_possible =
-            header.records > 0 && header.first > Position::ZERO && header.first <= header.last;
+        let is_possible = header.records > 0 && header.first > Position::ZERO && header.first <= header.last;
         let is_known = format == FORMAT && fields.u32(12)? as usize == HEADER_BYTES;
         if !is_intact || !is_known || !is_possible {
             return Ok(Err(damaged(0, Position::ZERO, "the header's checksum does not match")));
