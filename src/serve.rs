@@ -170,6 +170,7 @@ impl Daemon {
         let archive = archive::directory(config);
         archive::sweep(&archive)?;
         let (journal, recovery, is_loss_accepted) = open_journal(config, accept_loss)?;
+        archive::attach(&journal, &archive)?;
         tell(&recovery);
         let store = journal.store_id();
         let journal = Arc::new(journal);
@@ -210,7 +211,7 @@ impl Daemon {
             model.instance_states().filter(|instance| has_work(instance)).map(|i| i.id).collect()
         });
         control.resume(unfinished.iter().copied()).await;
-        let keeping = Keeping::new(Arc::clone(&journal), projections.clone(), archive.clone());
+        let keeping = Keeping::new(Arc::clone(&journal), projections.clone(), config);
         control.archive_into(Arc::new(keeping));
         control.start_timers(Arc::new(ReadModelCensus(projections.clone())));
         let report = Report { recovery, predecessor, checkpoint, unfinished: unfinished.len() };

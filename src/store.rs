@@ -1,5 +1,6 @@
 //! The data directory's parts: the journal and who keeps its files, the cache and its stream index.
 
+use crate::archive;
 use crate::config::Config;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::real::SystemIds;
@@ -80,6 +81,7 @@ pub fn stopped_journal(data: &Path) -> Result<(StoreLock, Journal), Failure> {
     let lock = StoreLock::acquire(data).map_err(open_failure)?;
     let config = JournalConfig { critical: is_critical, ..JournalConfig::new(StoreId([0; 16])) };
     let (journal, _) = Journal::open(&dir, config).map_err(open_failure)?;
+    journal.attach_archive(&archive::segments_in(&archive::beside(data))).map_err(open_failure)?;
     Ok((lock, journal))
 }
 

@@ -38,8 +38,8 @@ mod supervisor;
 pub mod timers;
 mod writer;
 
-pub use boards::TimerStatus;
 pub use answer::{Accepted, CommandError, RequestContext};
+pub use boards::TimerStatus;
 pub use control::{ControlPlane, NewInstance, StartError};
 pub use env::{Clock, Env, Fatal, IdSource, Limits, PushLimits, SledConnector, TimerPeriods};
 pub use kill::Victim;

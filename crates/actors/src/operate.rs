@@ -1,11 +1,11 @@
 //! What operators ask of the fleet, and what there is to look at: sleds, quotas, timers.
 
 use crate::answer::{CommandError, RequestContext};
+use crate::boards::TimerStatus;
 use crate::control::ControlPlane;
 use crate::convert;
-use crate::sled::SledStatus;
-use crate::boards::TimerStatus;
 use crate::retention::Archive;
+use crate::sled::SledStatus;
 use crate::timers::{Census, TimerName};
 use crate::writer::{AppendError, Writer};
 use journal::{Event, StreamName};

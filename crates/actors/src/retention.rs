@@ -30,6 +30,10 @@ pub trait Archive: Send + Sync {
     /// Copies the instance's whole stream into a file, which is durable when this resolves. Doing it again
     /// answers the same. The error says what was in the way.
     fn keep(&self, instance: InstanceId) -> BoxFuture<'static, Result<ArchiveFile, String>>;
+
+    /// Moves the oldest part of the log to where it is still read, if that is wished; answers how many files were
+    /// moved. The error says what was in the way.
+    fn trim(&self) -> BoxFuture<'static, Result<u64, String>>;
 }
 
 /// One run; answers how many were archived, and why one of the others was not.
@@ -52,6 +56,14 @@ pub(crate) async fn run(
                 tracing::warn!(instance = %id, error, "not archived");
                 trouble = Some(format!("instance {id}: {error}"));
             }
+        }
+    }
+    match archive.trim().await {
+        Ok(0) => {}
+        Ok(segments) => tracing::info!(segments, "moved to the archive"),
+        Err(error) => {
+            tracing::warn!(error, "the log is not trimmed");
+            trouble = Some(format!("segments: {error}"));
         }
     }
     (kept, trouble)

@@ -209,10 +209,9 @@ impl Inner {
             TimerName::StuckSaga => {
                 state.saga.as_ref().is_some_and(|saga| now.since(saga.started) > saga.deadline)
             }
-            TimerName::SledWatch
-            | TimerName::SledDrain
-            | TimerName::Passivation
-            | TimerName::Retention => false,
+            TimerName::SledWatch | TimerName::SledDrain | TimerName::Passivation | TimerName::Retention => {
+                false
+            }
         });
         for id in &found {
             // One that restarts derives the same by itself.

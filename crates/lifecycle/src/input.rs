@@ -113,7 +113,7 @@ pub enum Command {
         /// Why, in the operator's words.
         reason: String,
     },
-    /// The same for one VMM that the operator has looked at: refused if another one is active by then.
+    /// The same for one VMM that the operator has looked at: refused if the instance does not have it any more.
     ForceStopOf {
         /// The VMM; no other is touched.
         vmm: VmmId,

@@ -67,7 +67,7 @@ pub enum Rejected {
     #[error("cannot cancel saga: it is past its point of no return; stop the instance instead")]
     PastReturn,
     /// What was vouched for is not what is there any more.
-    #[error("{named} is not its VMM any more, {}; look again, then name that one", now_active(*.active))]
+    #[error("VMM {named} is not this instance's, or not any more: {}; look again", now_active(*.active))]
     OtherVmm {
         /// The VMM that was named.
         named: VmmId,
@@ -226,7 +226,7 @@ impl fmt::Display for SledUnfit {
 
 /// Fixed texts that clients know, else one built from external names only.
 fn now_active(active: Option<VmmId>) -> String {
-    active.map_or_else(|| "it has none".to_owned(), |active| format!("{active} is"))
+    active.map_or_else(|| "it has no active one".to_owned(), |active| format!("{active} is active"))
 }
 
 fn not_possible(action: Action, state: RunState) -> String {

@@ -6,7 +6,8 @@ use lifecycle::instance::UnwindReason;
 use lifecycle::migration::CancelReason;
 use lifecycle::saga::{SagaKind, definition};
 use lifecycle::{
-    Effect, Evidence, FailureReason, Input, InstanceEvent, Origin, SledId, SpecChange, Step, VmmId, VmmReport,
+    Command, Effect, Evidence, FailureReason, Input, InstanceEvent, Origin, SledId, SpecChange, Step, VmmId,
+    VmmReport,
 };
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -71,7 +72,11 @@ pub(crate) fn sentence(event: &InstanceEvent, input: Option<&Input>, sleds: &mut
             format!("VMM {} was declared failed: {}", place(*vmm, input, sleds), failure(*reason))
         }
         InstanceEvent::VmmGone { vmm, evidence } => {
-            format!("VMM {} is gone: {}", place(*vmm, input, sleds), known_by(*evidence))
+            let told = format!("VMM {} is gone: {}", place(*vmm, input, sleds), known_by(*evidence));
+            match input {
+                Some(Input::Command(Command::ForceStopOf { reason, .. })) => format!("{told} ({reason})"),
+                _ => told,
+            }
         }
         InstanceEvent::VmmReaped { vmm } => format!("VMM {} was forgotten", short(vmm)),
         InstanceEvent::StopRequested { .. } => "asked to stop".to_owned(),

@@ -49,7 +49,7 @@ pub enum Ask {
         /// Why.
         reason: String,
     },
-    /// The same for the one VMM that was looked at; refused if another is active by then.
+    /// The same for the one VMM that was looked at; refused if the instance does not have it any more.
     ForceStopOf {
         /// The VMM.
         vmm: VmmId,

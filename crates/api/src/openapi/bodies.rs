@@ -75,8 +75,8 @@ struct ForceStopBody {
     reason: String,
     /// Vouch for every VMM of it being dead: the next start does not wait for them. False if not said.
     assert_dead: Option<bool>,
-    /// The VMM that was looked at: no other is touched, and it is refused (409) if another is active by then. If
-    /// not said, all of them are meant.
+    /// The VMM that was looked at: no other is touched; 409 if the instance does not have it any more. If not said,
+    /// all of them are meant.
     #[schema(value_type = Option<uuid::Uuid>)]
     vmm: Option<String>,
 }

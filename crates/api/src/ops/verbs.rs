@@ -51,7 +51,8 @@ fn sled_id(text: &str) -> Result<SledId, ApiError> {
 
 fn vmm_id(text: &str) -> Result<VmmId, ApiError> {
     let id = Uuid::try_parse(text);
-    id.map(VmmId::new).map_err(|_| ApiError::invalid_request(format!("vmm: \"{}\" is not a UUID", echo(text))))
+    id.map(VmmId::new)
+        .map_err(|_| ApiError::invalid_request(format!("vmm: \"{}\" is not a UUID", echo(text))))
 }
 
 pub(super) async fn cancel_migration(about: About, path: RawPath) -> Result<Response, ApiError> {

@@ -10,8 +10,8 @@ use lifecycle::quota::QuotaResource;
 use lifecycle::rejected::SledUnfit;
 use lifecycle::spec::SpecChange;
 use lifecycle::{
-    Address, ArchiveFile, AutoRestartPolicy, Evidence, FailureReason, GroupPolicy, InstanceSpec, Origin, Quota,
-    QuotaScope, Shortage, Size, Step, VmmState,
+    Address, ArchiveFile, AutoRestartPolicy, Evidence, FailureReason, GroupPolicy, InstanceSpec, Origin,
+    Quota, QuotaScope, Shortage, Size, Step, VmmState,
 };
 
 mirror! {

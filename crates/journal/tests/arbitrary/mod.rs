@@ -11,9 +11,10 @@ use lifecycle::event::Update;
 use lifecycle::input::{MigrateGrant, SideReport, StartGrant, VmmReport};
 use lifecycle::instance::UnwindReason;
 use lifecycle::{
-    Address, ArchiveFile, AutoRestartPolicy, BootId, Command, DeadlineKind, Effect, EffectResult, Generation, GroupId,
-    Input, InstanceEvent, InstanceId, InstanceSpec, LeaseEpoch, MigrationId, OpId, ProjectEvent, ProjectId,
-    Quota, SagaId, Shortage, Size, SledEvent, SledId, Span, SpecChange, SystemEvent, VmmId, VmmState,
+    Address, ArchiveFile, AutoRestartPolicy, BootId, Command, DeadlineKind, Effect, EffectResult, Generation,
+    GroupId, Input, InstanceEvent, InstanceId, InstanceSpec, LeaseEpoch, MigrationId, OpId, ProjectEvent,
+    ProjectId, Quota, SagaId, Shortage, Size, SledEvent, SledId, Span, SpecChange, SystemEvent, VmmId,
+    VmmState,
 };
 use proptest::option;
 use proptest::prelude::*;
@@ -339,8 +340,11 @@ fn command() -> impl Strategy<Value = Command> {
         Just(Command::CancelMigration),
         id(SagaId::new).prop_map(|saga| Command::CancelSaga { saga }),
         (any::<bool>(), text()).prop_map(|(assert_dead, reason)| Command::ForceStop { assert_dead, reason }),
-        (id(VmmId::new), any::<bool>(), text())
-            .prop_map(|(vmm, assert_dead, reason)| Command::ForceStopOf { vmm, assert_dead, reason }),
+        (id(VmmId::new), any::<bool>(), text()).prop_map(|(vmm, assert_dead, reason)| Command::ForceStopOf {
+            vmm,
+            assert_dead,
+            reason
+        }),
         change().prop_map(|change| Command::Update { change: Box::new(change) }),
     ]
 }

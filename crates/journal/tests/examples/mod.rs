@@ -12,10 +12,10 @@ use lifecycle::migration::{CancelReason, SideState};
 use lifecycle::quota::QuotaResource;
 use lifecycle::rejected::SledUnfit;
 use lifecycle::{
-    Address, ArchiveFile, AutoRestartPolicy, BootId, Command, DeadlineKind, Effect, EffectResult, Evidence, FailureReason,
-    Generation, GroupId, GroupPolicy, Input, InstanceEvent, InstanceId, InstanceSpec, LeaseEpoch,
-    MigrationId, OpId, Origin, ProjectEvent, ProjectId, Quota, QuotaScope, SagaId, Shortage, Size, SledEvent,
-    SledId, Span, SpecChange, Step, SystemEvent, VmmId, VmmState,
+    Address, ArchiveFile, AutoRestartPolicy, BootId, Command, DeadlineKind, Effect, EffectResult, Evidence,
+    FailureReason, Generation, GroupId, GroupPolicy, Input, InstanceEvent, InstanceId, InstanceSpec,
+    LeaseEpoch, MigrationId, OpId, Origin, ProjectEvent, ProjectId, Quota, QuotaScope, SagaId, Shortage,
+    Size, SledEvent, SledId, Span, SpecChange, Step, SystemEvent, VmmId, VmmState,
 };
 use std::net::Ipv4Addr;
 use uuid::Uuid;
@@ -395,7 +395,10 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("CancelMigration", Command::CancelMigration),
         ("CancelSaga", Command::CancelSaga { saga: saga() }),
         ("ForceStop", Command::ForceStop { assert_dead: true, reason: "it hangs".to_owned() }),
-        ("ForceStopOf", Command::ForceStopOf { vmm: vmm(), assert_dead: true, reason: "it hangs".to_owned() }),
+        (
+            "ForceStopOf",
+            Command::ForceStopOf { vmm: vmm(), assert_dead: true, reason: "it hangs".to_owned() },
+        ),
         ("ForceStop", Command::ForceStop { assert_dead: false, reason: "it hangs".to_owned() }),
     ]);
     commands.extend(changes().map(|change| ("Update", Command::Update { change: Box::new(change) })));

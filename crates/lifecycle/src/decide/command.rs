@@ -38,8 +38,7 @@ pub(super) fn events(
         Command::CancelSaga { saga } => cancel_saga(state, *saga)?,
         Command::ForceStop { assert_dead, reason } => force_stop(state, None, *assert_dead, reason)?,
         Command::ForceStopOf { vmm, assert_dead, reason } => {
-            must_be_the_one(state, *vmm)?;
-            force_stop(state, Some(*vmm), *assert_dead, reason)?
+            force_stop_of(state, *vmm, *assert_dead, reason)?
         }
         Command::Update { change } => reconfigure(state, change)?,
     };
@@ -162,12 +161,22 @@ fn cancel_saga(state: &Instance, id: SagaId) -> Result<Vec<InstanceEvent>, Rejec
     }
 }
 
-/// What an operator has looked at must still be so: a restart may have come in between, whose VMM nobody
-/// vouches for.
-fn must_be_the_one(state: &Instance, named: VmmId) -> Result<(), Rejected> {
-    let is_known = state.vmms.contains_key(&named);
-    let is_meant = state.active.is_none_or(|active| active == named) || state.target == Some(named);
-    if is_known && is_meant { Ok(()) } else { Err(Rejected::OtherVmm { named, active: state.active }) }
+/// Forces one VMM that an operator has looked at. Where a restart has brought up another since, that one is not
+/// touched and goes on: nobody vouches for it, and the fence may have waited for just this.
+fn force_stop_of(
+    state: &Instance,
+    vmm: VmmId,
+    assert_dead: bool,
+    reason: &str,
+) -> Result<Vec<InstanceEvent>, Rejected> {
+    if !state.vmms.contains_key(&vmm) {
+        return Err(Rejected::OtherVmm { named: vmm, active: state.active });
+    }
+    let mut events = force_stop(state, Some(vmm), assert_dead, reason)?;
+    if !state.refers_to(vmm) {
+        events.retain(|event| !matches!(event, InstanceEvent::ForceStopRequested { .. }));
+    }
+    Ok(events)
 }
 
 /// The one override: what its slots refer to is failed without being asked; if one is named, only that one.
