@@ -77,6 +77,8 @@ async fn a_deleted_instance_is_archived_and_its_history_stays_readable_by_id() {
         assert_eq!(std::fs::metadata(file).unwrap().len(), archived["data"]["bytes"].as_u64().unwrap());
         assert_eq!(daemon.get(&format!("/v1/instances/{id}")).await.0, 404);
         assert_eq!(daemon.get(&format!("/ops/v1/instances/{id}")).await.0, 200);
+        let why = stdout(&daemon.cli(&["instance", "explain", id]));
+        assert!(why.contains("it was deleted") && why.contains("was archived in streams/"), "{why}");
         let shown = daemon.cli(&["instance", "history", id]);
         assert!(stdout(&shown).contains("archived in streams/instance-"), "{}", stderr(&shown));
     }
@@ -208,6 +210,29 @@ async fn segments_are_moved_and_read_where_they_are() {
         let done = musher().args(arguments).arg("--data").arg(&data).output().unwrap();
         assert!(done.status.success(), "{arguments:?}: {}{}", stdout(&done), stderr(&done));
     }
+
+    // An export holds what was moved; a backup needs the archive beside it.
+    let run = |arguments: &[&str], paths: &[&Path]| {
+        let done = musher().args(arguments).args(paths).output().unwrap();
+        assert!(done.status.success(), "{arguments:?}: {}{}", stdout(&done), stderr(&done));
+    };
+    let (export, imported) = (data.with_extension("export"), data.with_extension("imported"));
+    run(&["log", "export", "--data"], &[&data, Path::new("--to"), &export]);
+    run(&["log", "import"], &[&export, Path::new("--data"), &imported]);
+    let daemon = Daemon::start_where(&imported, &settings);
+    assert_eq!(history(&daemon, &first).await["items"][0]["event"], "Created");
+    daemon.kill();
+    let (backup, restored) = (data.with_extension("backup"), data.with_extension("restored"));
+    run(&["log", "backup", "--data"], &[&data, Path::new("--to"), &backup]);
+    run(&["log", "restore", "--from"], &[&backup, Path::new("--data"), &restored]);
+    let refused = daemon::serve(&restored).envs(settings.iter().copied()).output().unwrap();
+    assert!(stderr(&refused).contains("was moved to an archive"), "{}", stderr(&refused));
+    let archive = ("MUSHER_RETENTION__ARCHIVE", data.join("archive"));
+    let mut serve = daemon::serve(&restored);
+    serve.envs(settings.iter().copied()).env(archive.0, &archive.1);
+    let daemon = Daemon::run(serve);
+    assert_eq!(history(&daemon, &first).await["items"][0]["event"], "Created");
+    daemon.kill();
 
     // Without its archive the log is not whole: nothing starts on a part of it.
     let away = data.join("archive-away");

@@ -112,11 +112,6 @@ impl ReadModel {
         self.ended.until(time).take(limit).collect()
     }
 
-    /// How many instances are over and not archived.
-    pub fn ended_count(&self) -> usize {
-        self.ended.len()
-    }
-
     /// Where a VMM belongs, however long it has been gone; none if it was never heard of, or its instance is
     /// archived.
     pub fn vmm(&self, id: VmmId) -> Option<VmmPlace> {
