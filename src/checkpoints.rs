@@ -77,6 +77,11 @@ pub fn forget_lost_end(data: &Path, durable: Position) {
 
 /// The checkpoint to start from; none if there is none, or none that may be used.
 pub fn starting_point(data: &Path, journal: &Arc<Journal>, recovery: &Recovery) -> Option<State> {
+    match checkpoint::sweep(&directory(data)) {
+        Ok(true) => tracing::info!("an unfinished checkpoint was removed"),
+        Ok(false) => {}
+        Err(error) => tracing::warn!(%error, "an unfinished checkpoint is in the way of nothing, and stays"),
+    }
     if !is_whole(recovery) {
         return None;
     }

@@ -30,6 +30,8 @@ pub struct Config {
     pub log: Log,
     /// Checkpoints of what is folded from the log.
     pub checkpoint: Checkpoint,
+    /// What is done with what was deleted long ago.
+    pub retention: crate::archive::Settings,
     /// The instances' shells.
     pub instances: Instances,
     /// The sleds' shells.
@@ -381,6 +383,9 @@ impl Config {
             ("log.ballast_bytes", self.log.ballast_bytes, 0, 1 << 30),
             ("checkpoint.events", self.checkpoint.events, 0, 1 << 30),
             ("checkpoint.pause_s", self.checkpoint.pause_s, 0, 86_400),
+            ("retention.deleted_s", self.retention.deleted_s, 0, 86_400 * 36_525),
+            ("retention.period_s", self.retention.period_s, 1, 86_400),
+            ("retention.batch", self.retention.batch as u64, 1, 1 << 20),
             ("instances.start_deadline_s", self.instances.start_deadline_s, 1, 86_400),
             ("instances.migrate_deadline_s", self.instances.migrate_deadline_s, 1, 86_400),
             ("instances.restart_base_s", self.instances.restart_base_s, 1, 86_400),

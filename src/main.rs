@@ -6,6 +6,7 @@
 )]
 
 mod access;
+mod archive;
 mod chaos_args;
 mod chaos_verbs;
 mod checkpoints;

@@ -53,12 +53,12 @@ pub async fn instance(verb: OperateVerb) -> Outcome {
             output::line(instance_shown(&now, &one.client));
             Ok(())
         }
-        OperateVerb::ForceStop { one, reason, assert_dead, yes, dry_run } => {
+        OperateVerb::ForceStop { one, reason, assert_dead, vmm, yes, dry_run } => {
             let (client, id) = find(&one).await?;
             let question = format!("declare the VMMs of {} failed, whatever they do?", one.instance);
             confirm(&question, yes || dry_run)?;
             let client = client.meant(&HowArgs { dry_run, reason: None }, one.client.output);
-            let body = json!({ "reason": reason, "assert_dead": assert_dead });
+            let body = json!({ "reason": reason, "assert_dead": assert_dead, "vmm": vmm });
             client.post(&format!("/ops/v1/instances/{id}/force-stop"), &[], Some(body)).await?;
             let now = client.get(&format!("/v1/instances/{id}"), &[]).await?;
             output::line(instance_shown(&now, &one.client));
@@ -467,8 +467,14 @@ const TIMER_COLUMNS: &[Column] = &[
     Column::new("found", |it| it["found"].to_string()),
     Column::new("last run", |it| text(it, "last_run")),
     Column::new("last found", |it| it["last_found"].to_string()),
+    Column::new("trouble", trouble_of),
     Column::wide("does", |it| text(it, "does")),
 ];
+
+/// Why a timer does nothing, or not all that it should.
+fn trouble_of(timer: &Value) -> String {
+    if timer["on"] == Value::Bool(false) { "off".to_owned() } else { text(timer, "last_trouble") }
+}
 
 /// Runs a verb of `timer`.
 pub async fn timer(verb: TimerVerb) -> Outcome {

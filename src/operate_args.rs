@@ -44,6 +44,9 @@ pub enum OperateVerb {
         /// Vouch for every VMM of it being dead: the next start does not wait for them.
         #[arg(long)]
         assert_dead: bool,
+        /// The VMM that you looked at: no other is touched. Refused if the instance does not have it any more.
+        #[arg(long, value_name = "ID")]
+        vmm: Option<String>,
         /// Do not ask.
         #[arg(long)]
         yes: bool,

@@ -5,6 +5,7 @@
 //! equally safe, only slower.
 
 use crate::access::Gate;
+use crate::archive::{self, Keeping};
 use crate::checkpoints::{self, Maker};
 use crate::cli::ServeArgs;
 use crate::config::{Config, LogFormat, Logging, Overrides};
@@ -30,6 +31,7 @@ use projections::Projections;
 use sim_sled::embedded::EmbeddedSled;
 use sled_protocol::FleetSecret;
 use std::io::IsTerminal as _;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -136,6 +138,7 @@ struct Daemon {
     fatal: Fatal,
     keeper: Arc<dyn LogKeeper>,
     upkeep: tokio::task::JoinHandle<()>,
+    archive: PathBuf,
     maker: Option<Arc<Maker>>,
     making: Option<tokio::task::JoinHandle<()>>,
 }
@@ -164,7 +167,10 @@ impl Daemon {
         })?;
         let lock = StoreLock::acquire(data).map_err(open_failure)?;
         must_be_whole(data)?;
+        let archive = archive::directory(config);
+        archive::sweep(&archive)?;
         let (journal, mut recovery, is_end_lost) = open_journal(config, accept_loss)?;
+        archive::attach(&journal, &archive)?;
         let journal = Arc::new(journal);
         let is_loss_accepted =
             checkpoints::judge_end(data, &journal, &mut recovery, accept_loss)? || is_end_lost;
@@ -208,6 +214,8 @@ impl Daemon {
             model.instance_states().filter(|instance| has_work(instance)).map(|i| i.id).collect()
         });
         control.resume(unfinished.iter().copied()).await;
+        let keeping = Keeping::new(Arc::clone(&journal), projections.clone(), config);
+        control.archive_into(Arc::new(keeping));
         control.start_timers(Arc::new(ReadModelCensus(projections.clone())));
         let report = Report { recovery, predecessor, checkpoint, unfinished: unfinished.len() };
         let ready = Arc::new(Readiness::default());
@@ -226,6 +234,7 @@ impl Daemon {
             fatal,
             keeper,
             upkeep,
+            archive,
             making: maker.clone().map(|maker| tokio::spawn(maker.run())),
             maker,
         };
@@ -248,6 +257,7 @@ impl Daemon {
             ready: Arc::clone(&self.ready),
             build: BUILD.to_owned(),
             keeper: Some(Arc::clone(&self.keeper)),
+            archive: Some(self.archive.clone()),
             access: gate.access(),
             sled_access: secret.map_or(Access::Anybody, Access::Sleds),
         };
@@ -379,7 +389,11 @@ fn environment(
             drain_parallel: config.sleds.drain_parallel,
             drain_period: Duration::from_secs(config.timers.sled_drain_s),
             passivate_after: Duration::from_secs(config.instances.passivate_after_s),
-            timers: periods(&config.timers),
+            retention: config.retention.retention(),
+            timers: TimerPeriods {
+                retention: Duration::from_secs(config.retention.period_s),
+                ..periods(&config.timers)
+            },
             ..defaults
         },
         build: BUILD.to_owned(),
@@ -428,6 +442,7 @@ fn periods(timers: &crate::config::Timers) -> TimerPeriods {
         reincarnation: Duration::from_secs(timers.reincarnation_s),
         stuck_saga: Duration::from_secs(timers.stuck_saga_s),
         passivation: Duration::from_secs(timers.passivation_s),
+        ..TimerPeriods::default()
     }
 }
 

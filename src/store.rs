@@ -1,5 +1,6 @@
 //! The data directory's parts: the journal and who keeps its files, the cache and its stream index.
 
+use crate::archive;
 use crate::config::Config;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::real::SystemIds;
@@ -25,7 +26,7 @@ const INDEX_STEPS: usize = 16;
 pub fn must_be_whole(data: &Path) -> Outcome {
     let has = |name: &str| data.join(name).exists();
     let is_begun = std::fs::read_dir(data.join("journal")).is_ok_and(|mut entries| entries.next().is_some());
-    if is_begun || !(has("cache") || has("checkpoints") || has("sleds")) {
+    if is_begun || !(has("cache") || has("checkpoints") || has("sleds") || has("archive")) {
         return Ok(());
     }
     Err(Failure::new(Exit::Damaged, format!("{} has lost its journal", data.display()))
@@ -80,6 +81,7 @@ pub fn stopped_journal(data: &Path) -> Result<(StoreLock, Journal), Failure> {
     let lock = StoreLock::acquire(data).map_err(open_failure)?;
     let config = JournalConfig { critical: is_critical, ..JournalConfig::new(StoreId([0; 16])) };
     let (journal, _) = Journal::open(&dir, config).map_err(open_failure)?;
+    journal.attach_archive(&archive::segments_in(&archive::beside(data))).map_err(open_failure)?;
     Ok((lock, journal))
 }
 

@@ -5,6 +5,7 @@
 
 use super::args::PastArgs;
 use super::live::Live;
+use crate::archive;
 use crate::exit::{Exit, Failure};
 use crate::log_tools::portable_failure;
 use crate::store::{is_critical, open_failure};
@@ -136,6 +137,7 @@ impl Stopped {
             )
         })?;
         let reader = JournalReader::open_damaged(&data.join("journal"), is_critical).map_err(open_failure)?;
+        archive::attach_reader(&reader, data)?;
         Ok(Self { _lock: lock, reader })
     }
 }

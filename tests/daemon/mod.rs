@@ -77,7 +77,7 @@ impl Daemon {
         Self::run(command)
     }
 
-    fn run(mut command: Command) -> Self {
+    pub fn run(mut command: Command) -> Self {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();

@@ -1,6 +1,7 @@
 //! The handle to all actors: what the HTTP layer asks, and what sleds report to.
 
 use crate::answer::{Accepted, CommandError, RequestContext};
+use crate::boards::Boards;
 use crate::convert;
 use crate::env::Env;
 use crate::instance::{Ask, InstanceMsg};
@@ -101,11 +102,12 @@ impl ControlPlane {
         let projects =
             Projects::start(Arc::clone(&env), ledger.clone(), cell.clone()).await.map_err(actor_error)?;
         let instances = Instances::start(Arc::clone(&env), cell.clone()).await.map_err(actor_error)?;
-        let sleds = Sleds::start(Arc::clone(&env), cell).await.map_err(actor_error)?;
+        let boards = Boards::new(&env);
+        let sleds = Sleds::start(Arc::clone(&env), cell, boards.clone()).await.map_err(actor_error)?;
         instances.connect(ledger.clone(), sleds.clone());
         let network = Network::start(Arc::clone(&env), desk);
         sleds.connect(ledger.clone(), instances.clone(), network.clone());
-        let timers = Timers::new(Arc::clone(&env), instances.clone(), sleds.clone(), ledger.clone());
+        let timers = Timers::new(Arc::clone(&env), instances.clone(), sleds.clone(), ledger.clone(), boards);
         let (system, is_closing) = (tokio::sync::Mutex::new(()), AtomicBool::new(false));
         let inner =
             Inner { env, root, ledger, projects, instances, sleds, timers, network, system, is_closing };

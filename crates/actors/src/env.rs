@@ -1,7 +1,7 @@
 //! Everything that is not deterministic, as fields: the clock, ids and dice, the log, the sleds.
 
 use eventlog::{Cache, Log};
-use lifecycle::{Policy, SledId, Timestamp};
+use lifecycle::{Policy, Retention, SledId, Timestamp};
 use sled_protocol::{Producers, SledClient, Switch};
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +64,8 @@ pub struct Limits {
     pub drain_parallel: usize,
     /// How long an instance must have been left alone to leave memory.
     pub passivate_after: Duration,
+    /// When instances that were deleted are archived, if they are.
+    pub retention: Option<Retention>,
     /// How often each reaper runs.
     pub timers: TimerPeriods,
     /// Bounds of the pushes to the network.
@@ -87,6 +89,8 @@ pub struct TimerPeriods {
     pub stuck_saga: Duration,
     /// Lets instances that are left alone leave memory.
     pub passivation: Duration,
+    /// Archives instances that were deleted long ago.
+    pub retention: Duration,
 }
 
 impl Default for TimerPeriods {
@@ -97,6 +101,7 @@ impl Default for TimerPeriods {
             reincarnation: Duration::from_mins(1),
             stuck_saga: Duration::from_secs(30),
             passivation: Duration::from_mins(1),
+            retention: Duration::from_hours(1),
         }
     }
 }
@@ -146,6 +151,7 @@ impl Default for Limits {
             drain_period: Duration::from_secs(1),
             drain_parallel: 4,
             passivate_after: Duration::from_mins(5),
+            retention: None,
             timers: TimerPeriods::default(),
             push: PushLimits::default(),
             restart_pause: Duration::from_millis(100),

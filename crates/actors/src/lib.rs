@@ -12,13 +12,15 @@
 //! * [`ledger`]: one actor that grants what instances share, from a fold over the log; a panic of it ends
 //!   the process, because its memory is only reproducible with every grantee gone;
 //! * [`projects`]: one actor that writes the projects' streams, which are few and change rarely;
-//! * [`timers`]: reapers, which make instances and sleds look again;
+//! * [`timers`]: reapers, which make instances and sleds look again, and [`retention`], which archives what was
+//!   deleted long ago; [`boards`] say what they found;
 //! * [`control`]: the handle to all of it, which is what the HTTP layer and embedded sleds hold.
 //!
 //! Invariants: mailboxes are bounded at the door ([`instances`] counts what waits); everything
 //! unpredictable is a field of [`env::Env`]; no actor is addressed by ractor's ids or its registry.
 
 pub mod answer;
+pub mod boards;
 pub mod control;
 mod convert;
 pub mod env;
@@ -29,6 +31,7 @@ pub mod ledger;
 pub mod network;
 pub mod operate;
 pub mod projects;
+pub mod retention;
 pub mod sled;
 pub mod sleds;
 mod supervisor;
@@ -36,10 +39,12 @@ pub mod timers;
 mod writer;
 
 pub use answer::{Accepted, CommandError, RequestContext};
+pub use boards::TimerStatus;
 pub use control::{ControlPlane, NewInstance, StartError};
 pub use env::{Clock, Env, Fatal, IdSource, Limits, PushLimits, SledConnector, TimerPeriods};
 pub use kill::Victim;
 pub use ledger::SharedFold;
 pub use network::{NetworkStatus, PeerName, PeerStatus};
 pub use operate::{QuotaUse, Quotas};
-pub use timers::{Census, TimerName, TimerStatus};
+pub use retention::Archive;
+pub use timers::{Census, TimerName};

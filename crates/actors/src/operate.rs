@@ -1,10 +1,12 @@
 //! What operators ask of the fleet, and what there is to look at: sleds, quotas, timers.
 
 use crate::answer::{CommandError, RequestContext};
+use crate::boards::TimerStatus;
 use crate::control::ControlPlane;
 use crate::convert;
+use crate::retention::Archive;
 use crate::sled::SledStatus;
-use crate::timers::{Census, TimerName, TimerStatus};
+use crate::timers::{Census, TimerName};
 use crate::writer::{AppendError, Writer};
 use journal::{Event, StreamName};
 use lifecycle::event::SystemEvent;
@@ -132,6 +134,11 @@ impl ControlPlane {
     /// Starts the reapers. Once; `census` is the read model that they look at.
     pub fn start_timers(&self, census: Arc<dyn Census>) {
         self.inner.timers.start(census);
+    }
+
+    /// Says where retention keeps what was deleted long ago. Once, before the timers start.
+    pub fn archive_into(&self, archive: Arc<dyn Archive>) {
+        self.inner.timers.archive_into(archive);
     }
 
     /// How each reaper is doing.

@@ -1,6 +1,7 @@
 //! The sleds: virtual actors, one per sled that has registered.
 
 use crate::answer::{CommandError, RequestContext};
+use crate::boards::Boards;
 use crate::convert::VmmRequest;
 use crate::env::Env;
 use crate::instance::InstanceMsg;
@@ -24,23 +25,25 @@ const SETTLE_ATTEMPTS: usize = 50;
 pub(crate) struct Sleds {
     env: Arc<Env>,
     roster: Roster<SledId, SledMsg>,
+    boards: Boards,
 }
 
 impl Sleds {
     /// Starts the roster under `parent`.
-    pub(crate) async fn start(env: Arc<Env>, parent: ActorCell) -> Result<Self, SpawnErr> {
+    pub(crate) async fn start(env: Arc<Env>, parent: ActorCell, boards: Boards) -> Result<Self, SpawnErr> {
         // A sled is never quarantined: without its actor its instances could not be acted on.
         let policy = RestartPolicy { pause: env.limits.restart_pause, panics_max: u32::MAX };
         let roster = Roster::start("sleds", policy, Some(parent)).await?;
-        Ok(Self { env, roster })
+        Ok(Self { env, roster, boards })
     }
 
     /// Gives the sleds what they need to know. Once, before the first message.
     pub(crate) fn connect(&self, ledger: LedgerHandle, instances: Instances, network: Network) {
-        let env = Arc::clone(&self.env);
+        let (env, boards) = (Arc::clone(&self.env), self.boards.clone());
         self.roster.spawn_with(move |id, supervisor| {
             let (ledger, instances, network) = (ledger.clone(), instances.clone(), network.clone());
-            let args = SledArgs { env: Arc::clone(&env), id, ledger, instances, network };
+            let boards = boards.clone();
+            let args = SledArgs { env: Arc::clone(&env), id, ledger, instances, network, boards };
             ActorRuntime::spawn_linked_instant(None, SledActor, args, supervisor).ok().map(|(actor, _)| actor)
         });
     }

@@ -8,17 +8,17 @@
 //! * a timer decides nothing: it makes instances and sleds look again, and their cores decide;
 //! * each runs at a period with jitter, or at once when it is activated; never twice at a time.
 
+use crate::boards::{Boards, TimerStatus};
 use crate::env::Env;
 use crate::instance::InstanceMsg;
 use crate::instances::Instances;
 use crate::ledger::LedgerHandle;
+use crate::retention::{self, Archive};
 use crate::sleds::Sleds;
 use lifecycle::decide::settle;
 use lifecycle::restart::restart_due;
-use lifecycle::{Instance, InstanceId, Timestamp};
+use lifecycle::{Instance, InstanceId, Retention};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
-use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 /// Finds instances by their folds: a read model of the log.
@@ -44,11 +44,13 @@ pub enum TimerName {
     SledDrain,
     /// Instances that are left alone.
     Passivation,
+    /// Instances that were deleted long ago.
+    Retention,
 }
 
 impl TimerName {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::SledWatch,
         Self::InstanceUpdater,
         Self::VmmReaper,
@@ -56,6 +58,7 @@ impl TimerName {
         Self::StuckSaga,
         Self::SledDrain,
         Self::Passivation,
+        Self::Retention,
     ];
 
     /// What people call it.
@@ -68,6 +71,7 @@ impl TimerName {
             Self::StuckSaga => "stuck-saga",
             Self::SledDrain => "sled-drain",
             Self::Passivation => "passivation",
+            Self::Retention => "retention",
         }
     }
 
@@ -81,6 +85,7 @@ impl TimerName {
             Self::StuckSaga => "finds sagas past their deadlines; must find none",
             Self::SledDrain => "moves guests away from draining sleds",
             Self::Passivation => "lets instances that are left alone leave memory",
+            Self::Retention => "archives the histories of instances that were deleted long ago",
         }
     }
 
@@ -88,23 +93,6 @@ impl TimerName {
     pub fn parse(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|timer| timer.as_str() == name)
     }
-}
-
-/// How a timer is doing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TimerStatus {
-    /// Which.
-    pub name: TimerName,
-    /// Mean pause between two runs is three quarters of it.
-    pub period: Duration,
-    /// How often it ran.
-    pub runs: u64,
-    /// What it found in all runs.
-    pub found: u64,
-    /// When it last ran.
-    pub last_run: Option<Timestamp>,
-    /// What its last run found.
-    pub last_found: u64,
 }
 
 /// Handle to the timers.
@@ -119,33 +107,21 @@ struct Inner {
     sleds: Sleds,
     ledger: LedgerHandle,
     census: OnceLock<Arc<dyn Census>>,
-    boards: Vec<Board>,
+    archive: OnceLock<Arc<dyn Archive>>,
+    boards: Boards,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
-struct Board {
-    status: Mutex<TimerStatus>,
-    activate: Notify,
-}
-
 impl Timers {
-    pub(crate) fn new(env: Arc<Env>, instances: Instances, sleds: Sleds, ledger: LedgerHandle) -> Self {
-        let boards = TimerName::ALL
-            .into_iter()
-            .map(|name| Board {
-                status: Mutex::new(TimerStatus {
-                    name,
-                    period: period(&env, name),
-                    runs: 0,
-                    found: 0,
-                    last_run: None,
-                    last_found: 0,
-                }),
-                activate: Notify::new(),
-            })
-            .collect();
-        let (census, tasks) = (OnceLock::new(), Mutex::new(Vec::new()));
-        Self { inner: Arc::new(Inner { env, instances, sleds, ledger, census, boards, tasks }) }
+    pub(crate) fn new(
+        env: Arc<Env>,
+        instances: Instances,
+        sleds: Sleds,
+        ledger: LedgerHandle,
+        boards: Boards,
+    ) -> Self {
+        let (census, archive, tasks) = (OnceLock::new(), OnceLock::new(), Mutex::new(Vec::new()));
+        Self { inner: Arc::new(Inner { env, instances, sleds, ledger, census, archive, boards, tasks }) }
     }
 
     /// Starts them. Once; `census` may lag behind the log, and catches up.
@@ -154,9 +130,16 @@ impl Timers {
             return;
         }
         let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        for name in TimerName::ALL {
+        let is_on = |name: &TimerName| *name != TimerName::Retention || self.inner.retains().is_some();
+        for name in TimerName::ALL.into_iter().filter(is_on) {
             tasks.push(tokio::spawn(run(Arc::clone(&self.inner), name)));
         }
+    }
+
+    /// Says where what was deleted long ago is kept. Once; without it nothing is.
+    pub(crate) fn archive_into(&self, archive: Arc<dyn Archive>) {
+        let is_first = self.inner.archive.set(archive).is_ok();
+        assert!(is_first, "there is one archive");
     }
 
     /// Ends them.
@@ -168,66 +151,46 @@ impl Timers {
 
     /// Runs one as soon as it is not running.
     pub(crate) fn activate(&self, name: TimerName) {
-        self.inner.board(name).activate.notify_one();
+        self.inner.boards.activate(name);
     }
 
     /// How each is doing.
     pub(crate) fn list(&self) -> Vec<TimerStatus> {
-        let status = |board: &Board| board.status.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        self.inner.boards.iter().map(status).collect()
-    }
-}
-
-fn period(env: &Env, name: TimerName) -> Duration {
-    let periods = env.limits.timers;
-    match name {
-        TimerName::SledWatch => env.limits.inventory_period,
-        TimerName::InstanceUpdater => periods.instance_updater,
-        TimerName::VmmReaper => periods.vmm_reaper,
-        TimerName::Reincarnation => periods.reincarnation,
-        TimerName::StuckSaga => periods.stuck_saga,
-        TimerName::SledDrain => env.limits.drain_period,
-        TimerName::Passivation => periods.passivation,
+        self.inner.boards.list()
     }
 }
 
 async fn run(inner: Arc<Inner>, name: TimerName) {
     loop {
-        let pause = inner.env.jittered(period(&inner.env, name));
-        let activated = inner.board(name).activate.notified();
-        // Either way it runs; a sled's own watch and drain go by their own clocks, and are only hastened here.
-        let is_activated = tokio::time::timeout(pause, activated).await.is_ok();
-        let found = match name {
-            TimerName::SledWatch if is_activated => inner.each_sled(SledNudge::Watch).await,
-            TimerName::SledDrain if is_activated => inner.each_sled(SledNudge::Drain).await,
-            TimerName::SledWatch | TimerName::SledDrain => continue,
-            TimerName::Passivation => inner.instances.passivate(),
+        let is_activated = inner.boards.is_activated_before_due(name).await;
+        let (found, trouble) = match name {
+            // They go by each sled's own clock, and count what they find there: here they are only hastened.
+            TimerName::SledWatch | TimerName::SledDrain => {
+                if is_activated {
+                    inner.each_sled(name).await;
+                }
+                continue;
+            }
+            TimerName::Retention => match inner.retains() {
+                Some((archive, retention)) => {
+                    retention::run(&inner.env, &inner.instances, archive, retention).await
+                }
+                None => return,
+            },
+            TimerName::Passivation => (inner.instances.passivate(), None),
             TimerName::InstanceUpdater
             | TimerName::VmmReaper
             | TimerName::Reincarnation
-            | TimerName::StuckSaga => inner.sweep(name),
+            | TimerName::StuckSaga => (inner.sweep(name), None),
         };
-        inner.ran(name, found);
+        inner.boards.ran(name, found, trouble);
     }
-}
-
-#[derive(Clone, Copy)]
-enum SledNudge {
-    Watch,
-    Drain,
 }
 
 impl Inner {
-    fn board(&self, name: TimerName) -> &Board {
-        &self.boards[name as usize]
-    }
-
-    fn ran(&self, name: TimerName, found: usize) {
-        let mut status = self.board(name).status.lock().unwrap_or_else(PoisonError::into_inner);
-        status.runs += 1;
-        status.last_found = found as u64;
-        status.found += found as u64;
-        status.last_run = Some(self.env.clock.now());
+    /// What retention needs, if it is on.
+    fn retains(&self) -> Option<(&dyn Archive, Retention)> {
+        Some((&**self.archive.get()?, self.env.limits.retention?))
     }
 
     /// Makes every instance that the timer is for look again; activating it arms its deadlines and derives its
@@ -246,7 +209,9 @@ impl Inner {
             TimerName::StuckSaga => {
                 state.saga.as_ref().is_some_and(|saga| now.since(saga.started) > saga.deadline)
             }
-            TimerName::SledWatch | TimerName::SledDrain | TimerName::Passivation => false,
+            TimerName::SledWatch | TimerName::SledDrain | TimerName::Passivation | TimerName::Retention => {
+                false
+            }
         });
         for id in &found {
             // One that restarts derives the same by itself.
@@ -258,17 +223,15 @@ impl Inner {
         found.len()
     }
 
-    async fn each_sled(&self, nudge: SledNudge) -> usize {
+    async fn each_sled(&self, name: TimerName) {
         let sleds =
             self.ledger.look(0, |ledger| ledger.sleds().map(|sled| sled.id).collect::<Vec<_>>()).await;
-        let sleds = sleds.unwrap_or_default();
-        for sled in &sleds {
-            match nudge {
-                SledNudge::Watch => self.sleds.watch(*sled),
-                SledNudge::Drain => self.sleds.drain(*sled),
+        for sled in sleds.unwrap_or_default() {
+            match name {
+                TimerName::SledDrain => self.sleds.drain(sled),
+                _ => self.sleds.watch(sled),
             }
         }
-        sleds.len()
     }
 }
 

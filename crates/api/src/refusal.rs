@@ -41,6 +41,7 @@ fn rejection(rejected: Rejected, not_found: impl FnOnce() -> ApiError) -> ApiErr
         Rejected::NoSuchSled(id) => ApiError::not_found("sled", &format!("id \"{id}\"")),
         Rejected::NotPossible { is_conflict: true, .. }
         | Rejected::MustBeStopped
+        | Rejected::OtherVmm { .. }
         | Rejected::PastReturn
         | Rejected::SledNotPossible { .. } => ApiError::new(StatusCode::CONFLICT, "Conflict", text),
         Rejected::NotPossible { is_conflict: false, .. }

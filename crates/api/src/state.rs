@@ -7,11 +7,12 @@ use crate::metrics::Traffic;
 use crate::views::Moment;
 use crate::watcher::Watcher;
 use actors::ControlPlane;
-use eventlog::Position;
 use eventlog::journal::{Compacted, StoreId, UpkeepError};
 use eventlog::portable::BackupReport;
+use eventlog::{Log, Position};
 use projections::Projections;
-use std::path::Path;
+use replay::WithArchive;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, watch};
 
@@ -28,6 +29,8 @@ pub struct ApiState {
     pub build: String,
     /// Who keeps the log's files; none if there are none.
     pub keeper: Option<Arc<dyn LogKeeper>>,
+    /// Where the histories are that have left the log, if there is such a directory.
+    pub archive: Option<PathBuf>,
     /// Who may come in where clients are listened to.
     pub access: Access,
     /// Who may come in where sleds are.
@@ -109,6 +112,8 @@ impl Readiness {
 /// Everything a handler can reach.
 pub(crate) struct App {
     pub(crate) control: ControlPlane,
+    /// The log with what has left it: what questions about the past are answered from.
+    pub(crate) past: WithArchive<Arc<dyn Log>>,
     pub(crate) projections: Projections,
     pub(crate) ready: Arc<Readiness>,
     pub(crate) build: String,
@@ -145,12 +150,14 @@ impl App {
     }
 
     fn new(state: ApiState, config: ApiConfig, watcher: Option<Watcher>) -> Arc<Self> {
-        let ApiState { control, projections, ready, build, keeper, access, sled_access: _ } = state;
+        let ApiState { control, projections, ready, build, keeper, archive, access, sled_access: _ } = state;
+        let past = WithArchive::new(Arc::clone(control.log()), archive.as_deref());
         let permits = Semaphore::new(config.requests_max);
         let feeds = Arc::new(Semaphore::new(config.feeds_max));
         let (doors, traffic) = (Doors::default(), Traffic::default());
         Arc::new(Self {
             control,
+            past,
             projections,
             ready,
             build,

@@ -292,7 +292,9 @@ impl Making {
             }
             Command::CancelMigration => vec![Verb::CancelMigration],
             Command::CancelSaga { .. } => vec![Verb::CancelSaga],
-            Command::ForceStop { assert_dead, .. } => vec![Verb::ForceStop { assert_dead: *assert_dead }],
+            Command::ForceStop { assert_dead, .. } | Command::ForceStopOf { assert_dead, .. } => {
+                vec![Verb::ForceStop { assert_dead: *assert_dead }]
+            }
             Command::Update { change } => {
                 let was = state.map(|state| state.spec.changeable());
                 let resized = was.as_ref().is_none_or(|was| was.size != change.size);

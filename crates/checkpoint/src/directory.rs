@@ -88,6 +88,20 @@ pub(crate) fn list(dir: &Path) -> io::Result<Vec<(Position, PathBuf)>> {
     Ok(found)
 }
 
+/// Positions of the checkpoints in a directory, oldest first; none if there is no such directory.
+pub fn positions(dir: &Path) -> io::Result<Vec<Position>> {
+    Ok(list(dir)?.into_iter().map(|(position, _)| position).collect())
+}
+
+/// Removes what a crash left of a checkpoint that was being written; answers whether there was something.
+pub fn sweep(dir: &Path) -> io::Result<bool> {
+    match fs::remove_file(dir.join(TEMP_NAME)) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
 /// Reads a checkpoint, whatever the log says of it.
 pub(crate) fn open(path: &Path, store: StoreId) -> Result<State, Unusable> {
     file::read(store, BufReader::with_capacity(BUFFER_BYTES, File::open(path)?))

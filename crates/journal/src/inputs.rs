@@ -4,7 +4,7 @@
 use crate::codec::{self, Malformed};
 use crate::error::DecodeProblem;
 use crate::events::shared::{
-    AddressV1, EvidenceV1, InstanceSpecV2, RefusalV1, ShortageV1, SpecChangeV1, VmmReportV1,
+    AddressV1, ArchiveFileV1, EvidenceV1, InstanceSpecV2, RefusalV1, ShortageV1, SpecChangeV1, VmmReportV1,
 };
 use crate::frozen::{Frozen, Id, mirror};
 use crate::upcast::InputV1;
@@ -46,6 +46,7 @@ mirror! {
         CancelSaga { saga: Id } = 8,
         ForceStop { assert_dead: bool, reason: String } = 9,
         Update { change: Box<SpecChangeV1> } = 10,
+        ForceStopOf { vmm: Id, assert_dead: bool, reason: String } = 11,
     }
 }
 
@@ -88,6 +89,7 @@ mirror! {
         Deadline(kind: DeadlineKindV1) = 6,
         Reconsider = 7,
         Restart(placement: PlacementV1) = 8,
+        Archived(file: ArchiveFileV1) = 9,
     }
 }
 

@@ -43,4 +43,4 @@ pub use snapshot::{
     FOLD_VERSION, SnapshotError, decode_disposable, decode_snapshot, encode_disposable, encode_snapshot,
     read_disposable, write_disposable,
 };
-pub use stream::{StreamName, UnknownStream};
+pub use stream::{ARCHIVED_STREAMS, StreamName, UnknownStream};

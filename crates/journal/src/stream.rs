@@ -15,6 +15,9 @@ const SYSTEM: StreamKind = StreamKind(4);
 /// There is one system.
 const SYSTEM_ID: [u8; 16] = [0; 16];
 
+/// Part of an archive directory that holds the streams of what is over, each in a file.
+pub const ARCHIVED_STREAMS: &str = "streams";
+
 /// A stream, by the entity whose events it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum StreamName {
@@ -44,6 +47,12 @@ impl StreamName {
             Self::Sled(id) => StreamId::new(SLED, id.uuid().into_bytes()),
             Self::System => StreamId::new(SYSTEM, SYSTEM_ID),
         }
+    }
+
+    /// Where in an archive directory its events are once it is archived.
+    pub fn archive_file(self) -> String {
+        let name = self.to_string().replace('/', "-");
+        format!("{ARCHIVED_STREAMS}/{name}.stream")
     }
 
     /// The stream with this id; none if it is of no known sort.

@@ -34,7 +34,7 @@ fn numbers_that_no_build_gave_out_are_refused_by_name() {
         (100, u16::MAX, CODEC, DecodeProblem::NewerSchema { known: 2 }),
         (101, 2, CODEC, DecodeProblem::NewerSchema { known: 1 }),
         (99, 1, CODEC, DecodeProblem::UnknownKind),
-        (123, 1, CODEC, DecodeProblem::UnknownKind),
+        (124, 1, CODEC, DecodeProblem::UnknownKind),
         (100, 1, CodecId(0), DecodeProblem::UnknownCodec(CodecId(0))),
         (100, 1, CodecId(2), DecodeProblem::UnknownCodec(CodecId(2))),
     ] {
@@ -42,7 +42,7 @@ fn numbers_that_no_build_gave_out_are_refused_by_name() {
     }
     assert!(matches!(decode_event(100, 0, CODEC, payload), Err(DecodeProblem::Malformed(_))));
     assert_eq!(decode_input(&[3, 0, 7]), Err(DecodeProblem::NewerSchema { known: 2 }));
-    for bytes in [&[][..], &[1], &[0, 0, 7], &[1, 0, 8], &[1, 0, 0], &[2, 0, 9], &[1, 0, 1, 6, 0]] {
+    for bytes in [&[][..], &[1], &[0, 0, 7], &[1, 0, 8], &[1, 0, 0], &[2, 0, 10], &[1, 0, 1, 6, 0]] {
         assert!(matches!(decode_input(bytes), Err(DecodeProblem::Malformed(_))), "{bytes:?}");
     }
 }

@@ -368,7 +368,7 @@ fn a_snapshot_that_is_old_cut_or_contradicts_itself_is_refused() {
     let bytes = encode_snapshot(&running);
     let mut other = bytes.to_vec();
     other[0] ^= 0x40;
-    assert_eq!(decode_snapshot(&other), Err(SnapshotError::OtherFold { found: 0x42 }));
+    assert_eq!(decode_snapshot(&other), Err(SnapshotError::OtherFold { found: 0x43 }));
     for end in 0..bytes.len() {
         assert!(decode_snapshot(&bytes[..end]).is_err(), "cut at {end}");
     }

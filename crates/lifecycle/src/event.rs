@@ -4,6 +4,7 @@
 //! history reads as a story and an append is short. Their stored layouts are frozen in the `journal`
 //! crate.
 
+use crate::archive::ArchiveFile;
 use crate::group::GroupPolicy;
 use crate::ids::{
     BootId, GroupId, InstanceId, LeaseEpoch, MigrationId, OpId, ProjectId, SagaId, SledId, VmmId,
@@ -196,6 +197,8 @@ pub enum InstanceEvent {
     Updated(Update),
     /// It was deleted; its name is free.
     Deleted,
+    /// Long after its end its events were copied into a file: read models forget it from here on.
+    Archived(ArchiveFile),
 }
 
 /// The update: everything that changes, in one append.

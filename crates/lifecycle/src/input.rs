@@ -3,6 +3,7 @@
 //! Everything unpredictable is a field here: ids are minted and capacity is granted before an input is
 //! decided. The input is journaled with the events, so that history can be decided again.
 
+use crate::archive::ArchiveFile;
 use crate::effects::{DeadlineKind, Effect};
 use crate::ids::{Generation, InstanceId, MigrationId, OpId, SagaId, SledId, VmmId};
 use crate::migration::SideState;
@@ -57,6 +58,8 @@ pub enum Input {
     Restart(Result<StartGrant, Shortage>),
     /// Look again: after activation, or because a reaper thinks that something is due.
     Reconsider,
+    /// Everything that is in its stream has been copied into a durable file.
+    Archived(ArchiveFile),
 }
 
 /// Something that may be refused.
@@ -106,6 +109,15 @@ pub enum Command {
     /// Fail its VMMs, whatever they do.
     ForceStop {
         /// Whether the operator vouches for their being dead.
+        assert_dead: bool,
+        /// Why, in the operator's words.
+        reason: String,
+    },
+    /// The same for one VMM that the operator has looked at: refused if the instance does not have it any more.
+    ForceStopOf {
+        /// The VMM; no other is touched.
+        vmm: VmmId,
+        /// Whether the operator vouches for its being dead.
         assert_dead: bool,
         /// Why, in the operator's words.
         reason: String,

@@ -7,6 +7,7 @@
 //! * an instance is charged iff it has an active VMM that has not been unwound;
 //! * at most one saga changes slots at a time.
 
+use crate::archive::ArchiveFile;
 use crate::ids::{InstanceId, MigrationId, OpId, SagaId, SledId, VmmId};
 use crate::migration::{CancelReason, Migration, Outcome};
 use crate::saga::{Origin, SagaKind, Step};
@@ -214,6 +215,8 @@ pub struct Instance {
     pub time_run_state_updated: Timestamp,
     /// When it was deleted, if it was.
     pub deleted: Option<Timestamp>,
+    /// Where its events were copied to, if they were.
+    pub archived: Option<ArchiveFile>,
 }
 
 impl Instance {

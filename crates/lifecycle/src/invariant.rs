@@ -121,6 +121,9 @@ fn saga(state: &Instance) -> Result<(), Violation> {
 
 /// 5, 11: a deleted instance holds nothing but what its VMMs that are not gone hold, and stays deleted.
 fn deleted(state: &Instance) -> Result<(), Violation> {
+    ensure(5, state.archived.is_none() || state.is_over(), || {
+        format!("{} is archived and not over", state.id)
+    })?;
     if state.deleted.is_none() {
         return ensure(11, state.intent != Intent::Destroyed, || format!("{} is not deleted", state.id));
     }

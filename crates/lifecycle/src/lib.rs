@@ -14,6 +14,7 @@
 //! told for people in `docs/lifecycle.md`.
 
 pub mod action;
+pub mod archive;
 pub mod decide;
 pub mod effects;
 pub mod event;
@@ -39,6 +40,7 @@ pub mod visible;
 pub mod vmm;
 
 pub use action::Action;
+pub use archive::{ArchiveFile, Retention};
 pub use decide::{Decision, Policy, Purpose, RoomWanted, decide};
 pub use effects::{Deadline, DeadlineKind, Effect, deadlines, effects};
 pub use event::{EventMeta, InstanceEvent, ProjectEvent, SledEvent, SystemEvent};

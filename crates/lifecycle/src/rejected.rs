@@ -2,7 +2,7 @@
 //! the reason in the words that users see (`docs/external-api.md`, errors), and leaves no trace.
 
 use crate::action::Action;
-use crate::ids::{GroupId, InstanceId, ProjectId, SagaId, SledId};
+use crate::ids::{GroupId, InstanceId, ProjectId, SagaId, SledId, VmmId};
 use crate::quota::{QuotaResource, QuotaScope};
 use crate::spec::{InvalidValue, Size};
 use crate::visible::RunState;
@@ -66,6 +66,14 @@ pub enum Rejected {
     /// The saga cannot be taken back any more.
     #[error("cannot cancel saga: it is past its point of no return; stop the instance instead")]
     PastReturn,
+    /// What was vouched for is not what is there any more.
+    #[error("VMM {named} is not this instance's, or not any more: {}; look again", now_active(*.active))]
+    OtherVmm {
+        /// The VMM that was named.
+        named: VmmId,
+        /// The VMM that is in the active slot.
+        active: Option<VmmId>,
+    },
     /// There is no such group.
     #[error("not found: anti-affinity-group with id \"{0}\"")]
     NoSuchGroup(GroupId),
@@ -217,6 +225,10 @@ impl fmt::Display for SledUnfit {
 }
 
 /// Fixed texts that clients know, else one built from external names only.
+fn now_active(active: Option<VmmId>) -> String {
+    active.map_or_else(|| "it has no active one".to_owned(), |active| format!("{active} is active"))
+}
+
 fn not_possible(action: Action, state: RunState) -> String {
     match (action, state) {
         (Action::Delete, _) => {

@@ -6,8 +6,8 @@ use lifecycle::instance::{Intent, TroubleCause};
 use lifecycle::rejected::Shortage;
 use lifecycle::vmm::{Evidence, FailureReason};
 use lifecycle::{
-    AutoRestartPolicy, Command, DeadlineKind, Effect, Input, Policy, Rejected, RunState, Span, Step,
-    VmmState, deadlines,
+    ArchiveFile, AutoRestartPolicy, Command, DeadlineKind, Effect, Input, Instance, InstanceEvent, Policy,
+    Rejected, RunState, Span, Step, VmmId, VmmState, deadlines,
 };
 use stage::{Stage, spec};
 
@@ -50,6 +50,63 @@ fn s21_a_forced_stop_fails_the_vmm_and_the_next_start_waits_until_it_is_gone() {
     assert!(stage.now().vmms.is_empty(), "vouched for: {:?}", stage.now().vmms);
     stage.start(1);
     assert_eq!(stage.now().saga.as_ref().unwrap().step, Step::Register);
+}
+
+fn force_of(vmm: VmmId, assert_dead: bool) -> Input {
+    Input::Command(Command::ForceStopOf { vmm, assert_dead, reason: "hung for an hour".to_owned() })
+}
+
+#[test]
+fn a_forced_stop_that_names_a_vmm_touches_no_other() {
+    let mut stage = Stage::running();
+    let old = stage.vmm();
+    stage.must(force_of(old, false));
+    assert_eq!((stage.run_state(), stage.now().intent), (RunState::Failed, Intent::Stopped));
+    stage.start(1);
+    let new = stage.now().active.unwrap();
+    assert_eq!(stage.now().saga.as_ref().unwrap().step, Step::Fence);
+    stage.must(force_of(old, true));
+    let state = stage.now();
+    assert_eq!((state.active, state.intent), (Some(new), Intent::Running), "the start goes on");
+    assert_eq!(state.saga.as_ref().unwrap().step, Step::Register, "nothing is in its way any more");
+    let refused = stage.give(force_of(old, true));
+    assert_eq!(refused, Err(Rejected::OtherVmm { named: old, active: Some(new) }));
+    let unexplained = Command::ForceStopOf { vmm: new, assert_dead: true, reason: String::new() };
+    assert!(matches!(stage.give(Input::Command(unexplained)), Err(Rejected::Invalid(_))));
+}
+
+#[test]
+fn only_what_is_over_is_archived_and_once() {
+    let mut stage = Stage::running();
+    let file = |state: &Instance| ArchiveFile {
+        file: "streams/one.stream".to_owned(),
+        bytes: 900,
+        checksum: 7,
+        events: state.head.version,
+        first: 1,
+        last: state.head.position,
+    };
+    let now = file(stage.now());
+    assert_eq!(stage.must(Input::Archived(now)), [], "it runs");
+    stage.must(force(false));
+    stage.delete().unwrap();
+    let now = file(stage.now());
+    assert_eq!(stage.must(Input::Archived(now)), [], "its VMM may be on its sled still");
+    let vmm = *stage.now().vmms.keys().next().unwrap();
+    stage.must(Input::Gone { vmm, evidence: Evidence::SledRebooted });
+    assert!(stage.now().is_over());
+    let short = ArchiveFile { events: stage.now().head.version - 1, ..file(stage.now()) };
+    assert_eq!(stage.must(Input::Archived(short)), [], "the file does not hold all of it");
+    let whole = file(stage.now());
+    assert_eq!(stage.must(Input::Archived(whole.clone())), [InstanceEvent::Archived(whole.clone())]);
+    assert_eq!(stage.now().archived, Some(whole.clone()));
+    assert_eq!(stage.must(Input::Archived(whole)), [], "once");
+    assert_eq!(
+        stage.must(Input::Gone { vmm, evidence: Evidence::SledRebooted }),
+        [],
+        "a late word changes nothing"
+    );
+    assert_eq!(stage.must(Input::Reconsider), []);
 }
 
 #[test]

@@ -66,11 +66,6 @@ impl InstanceEntry {
         }
     }
 
-    /// Deleted, and nothing of it is left anywhere: no event can follow.
-    pub(crate) fn is_over(&self) -> bool {
-        self.state.deleted.is_some() && self.state.vmms.is_empty()
-    }
-
     pub(crate) fn is_listed(&self) -> bool {
         self.state.deleted.is_none()
     }

@@ -20,6 +20,7 @@
 
 mod checkpoint;
 pub mod directory;
+mod ended;
 pub mod groups;
 pub mod handle;
 pub mod history;

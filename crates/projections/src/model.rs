@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! * positions are applied one by one, without gap;
-//! * rows (instances, projects, sleds, VMMs, migrations, sagas, quotas, quarantined streams) are the state; every
+//! * rows (instances, what is left of ended ones, projects, sleds, VMMs, migrations, sagas, quotas, quarantined streams) are the state; every
 //!   index is derived from rows alone, so a model that is loaded from rows equals one that was folded;
 //! * an event that cannot be applied leaves the rows of its stream as they were, and the stream
 //!   quarantined: its later events are counted and ignored.
@@ -11,6 +11,7 @@ mod ask;
 mod keep;
 
 use crate::directory::Directory;
+use crate::ended::{Ended, Waiting};
 use crate::history::History;
 use crate::instances::InstanceEntry;
 use crate::migrations::{self, MigrationRow};
@@ -27,8 +28,9 @@ use lifecycle::{
 };
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+use uuid::Uuid;
 
-/// Where a VMM belongs, for ever.
+/// Where a VMM belongs, until its instance is archived.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VmmPlace {
     /// Its instance.
@@ -57,6 +59,7 @@ pub struct ReadModel {
     projects: BTreeMap<ProjectId, Project>,
     sleds: BTreeMap<SledId, Sled>,
     vmms: BTreeMap<VmmId, VmmPlace>,
+    ended: Waiting,
     migrations: History<MigrationId, MigrationRow>,
     sagas: History<SagaId, SagaRow>,
     quotas: BTreeMap<QuotaScope, Quota>,
@@ -65,6 +68,7 @@ pub struct ReadModel {
     members: BTreeMap<ProjectId, Directory<InstanceId>>,
     project_directory: Directory<ProjectId>,
     guests: BTreeSet<(SledId, InstanceId)>,
+    vmms_of: BTreeSet<(InstanceId, VmmId)>,
     loads: BTreeMap<SledId, SledLoad>,
     groups: BTreeSet<(GroupId, ProjectId)>,
     group_names: BTreeMap<ProjectId, Directory<GroupId>>,
@@ -130,6 +134,9 @@ impl ReadModel {
         event: &InstanceEvent,
         recorded: &Recorded,
     ) -> Result<Vec<RowKey>, FoldError> {
+        if let InstanceEvent::Archived(_) = event {
+            return self.forget_instance(id, recorded);
+        }
         // A copy, because an event that cannot be applied must leave the row as it was.
         let before = self.instances.get(&id);
         let mut state = before.map(|entry| entry.state.clone());
@@ -154,18 +161,44 @@ impl ReadModel {
             event
         {
             self.vmms.insert(*vmm, VmmPlace { instance: id, sled: *sled });
+            self.vmms_of.insert((id, *vmm));
             changed.push(RowKey::Vmm(*vmm));
         }
         // Most events change nothing that is indexed.
-        if before.is_some_and(|before| before.indexed().eq(entry.indexed())) && !entry.is_over() {
+        let over = entry.state.deleted.filter(|_| entry.state.is_over());
+        if before.is_some_and(|before| before.indexed().eq(entry.indexed())) && over.is_none() {
             self.instances.insert(id, entry);
+        } else if let Some(deleted) = over {
+            self.remove_instance(id);
+            self.ended.insert(id, Ended { deleted, version: recorded.meta.version });
+            changed.push(RowKey::Ended(id));
         } else {
             self.remove_instance(id);
-            if !entry.is_over() {
-                self.insert_instance(id, entry);
-            }
+            self.insert_instance(id, entry);
         }
         Ok(changed)
+    }
+
+    /// Everything of it is in a file: where its VMMs were is not remembered any longer.
+    fn forget_instance(&mut self, id: InstanceId, recorded: &Recorded) -> Result<Vec<RowKey>, FoldError> {
+        let is_next = self.ended.get(id).is_some_and(|ended| ended.version + 1 == recorded.meta.version);
+        if !is_next {
+            return Err(FoldError::Poison {
+                stream: recorded.stream,
+                version: recorded.meta.version,
+                position: recorded.meta.position,
+                event: journal::event_name(&recorded.event),
+                detail: "only what is over is archived".to_owned(),
+            });
+        }
+        self.ended.remove(id);
+        let (first, last) = ((id, VmmId::new(Uuid::nil())), (id, VmmId::new(Uuid::max())));
+        let vmms: Vec<VmmId> = self.vmms_of.range(first..=last).map(|(_, vmm)| *vmm).collect();
+        for vmm in &vmms {
+            self.vmms.remove(vmm);
+            self.vmms_of.remove(&(id, *vmm));
+        }
+        Ok(vmms.into_iter().map(RowKey::Vmm).chain([RowKey::Ended(id)]).collect())
     }
 
     fn apply_project(

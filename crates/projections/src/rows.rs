@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use key::RowKey;
 
 /// Version of the rows' layout, and of what the model keeps. Rises with either.
-pub const MODEL_VERSION: u32 = 3;
+pub const MODEL_VERSION: u32 = 4;
 
 /// Key of the head row; every other tag is larger.
 pub(crate) const HEAD: u8 = 0;
@@ -153,6 +153,7 @@ pub(crate) fn row_value(model: &ReadModel, key: RowKey) -> Option<Bytes> {
         }
         RowKey::Sled(id) => model.sled_state(id).map(journal::encode_disposable),
         RowKey::Vmm(id) => model.vmm(id).as_ref().map(journal::encode_disposable),
+        RowKey::Ended(id) => model.ended_row(id).as_ref().map(journal::encode_disposable),
         RowKey::Quarantined(stream) => model.quarantine_of(stream).map(|why| Bytes::from(why.to_owned())),
         RowKey::Migration(id) => model.migration(id).map(journal::encode_disposable),
         RowKey::Saga(id) => model.saga(id).map(journal::encode_disposable),
@@ -229,6 +230,7 @@ impl Loading {
                 let place: VmmPlace = decoded(value)?;
                 model.insert_vmm(id, place)
             }
+            RowKey::Ended(id) => model.insert_ended(id, decoded(value)?),
             RowKey::Quarantined(stream) => {
                 let why = std::str::from_utf8(value).map_err(|error| error.to_string())?;
                 model.insert_quarantined(stream, why.to_owned())
@@ -298,6 +300,7 @@ fn decoded<T: serde::de::DeserializeOwned>(value: &[u8]) -> Result<T, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ended::Ended;
     use crate::migrations::{MigrationEnd, MigrationOutcome, MigrationSide};
     use crate::sagas::{SagaEnd, SagaOutcome};
     use lifecycle::instance::UnwindReason;
@@ -354,6 +357,8 @@ mod tests {
                 && model.insert_saga(saga.id, saga.clone())
         );
         assert!(model.insert_quota(QuotaScope::Silo, project.quota));
+        let ended = InstanceId::new(Uuid::from_u128(30));
+        assert!(model.insert_ended(ended, Ended { deleted: Timestamp::from_micros(31), version: 32 }));
         // Different bytes mean that MODEL_VERSION has to rise, and these with it.
         let keys = [
             key,
@@ -362,23 +367,25 @@ mod tests {
             RowKey::Migration(migration.id),
             RowKey::Saga(saga.id),
             RowKey::Quota(QuotaScope::Silo),
+            RowKey::Ended(ended),
         ];
         let rows = keys.map(|key| {
             let bytes = row_value(&model, key).unwrap();
             bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
         });
-        assert_eq!((MODEL_VERSION, rows), (3, ROWS.map(str::to_owned)));
+        assert_eq!((MODEL_VERSION, rows), (4, ROWS.map(str::to_owned)));
         let member = RowKey::Member(project.id, group, InstanceId::new(Uuid::from_u128(6)));
         assert_eq!(row_value(&model, member), Some(Bytes::new()));
     }
 
-    const ROWS: [&str; 6] = [
+    const ROWS: [&str; 7] = [
         "10000000000000000000000000000000010464656d6f0164fb000401fb2c01000506",
         "1000000000000000000000000000000002017308fd000000000400000001630161011000000000000000000000000000000004020000011000000000000000000000000000000003010000070903",
         "067370726561640164010708",
         "100000000000000000000000000000001410000000000000000000000000000000061000000000000000000000000000000015100000000000000000000000000000001610000000000000000000000000000000170303100000000000000000000000000000001810000000000000000000000000000000190103090a0101010b0c0201",
         "100000000000000000000000000000001502100000000000000000000000000000000600100000000000000000000000000000001807090a0b010c0d020003020100",
         "01fb2c0100",
+        "1f20",
     ];
 
     fn group_of_one() -> Group {

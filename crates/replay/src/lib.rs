@@ -14,6 +14,7 @@
 //! [`fleet`] (what was), [`find`], [`mod@grep`] and [`mod@until`] (where it was), [`mod@explain`] (why it is as it is), [`mod@trace`] (what came of a request), [`mod@verify`] (whether it may
 //! have been), [`whatif`] and [`upgrade`] (what others would make of it), [`mod@stats`] and [`costs`] (how much of it there is).
 
+pub mod archived;
 pub mod at;
 pub mod costs;
 pub mod diff;
@@ -40,6 +41,7 @@ pub mod upgrade;
 pub mod verify;
 pub mod whatif;
 
+pub use archived::WithArchive;
 pub use at::{At, AtError};
 pub use costs::{AppendCosts, Cost, append_costs};
 pub use diff::{Change, StateDiff, changes, state_diff};

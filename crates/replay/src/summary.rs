@@ -6,7 +6,8 @@ use lifecycle::instance::UnwindReason;
 use lifecycle::migration::CancelReason;
 use lifecycle::saga::{SagaKind, definition};
 use lifecycle::{
-    Effect, Evidence, FailureReason, Input, InstanceEvent, Origin, SledId, SpecChange, Step, VmmId, VmmReport,
+    Command, Effect, Evidence, FailureReason, Input, InstanceEvent, Origin, SledId, SpecChange, Step, VmmId,
+    VmmReport,
 };
 use serde::Serialize;
 use std::fmt::Write as _;
@@ -71,7 +72,11 @@ pub(crate) fn sentence(event: &InstanceEvent, input: Option<&Input>, sleds: &mut
             format!("VMM {} was declared failed: {}", place(*vmm, input, sleds), failure(*reason))
         }
         InstanceEvent::VmmGone { vmm, evidence } => {
-            format!("VMM {} is gone: {}", place(*vmm, input, sleds), known_by(*evidence))
+            let told = format!("VMM {} is gone: {}", place(*vmm, input, sleds), known_by(*evidence));
+            match input {
+                Some(Input::Command(Command::ForceStopOf { reason, .. })) => format!("{told} ({reason})"),
+                _ => told,
+            }
         }
         InstanceEvent::VmmReaped { vmm } => format!("VMM {} was forgotten", short(vmm)),
         InstanceEvent::StopRequested { .. } => "asked to stop".to_owned(),
@@ -81,6 +86,9 @@ pub(crate) fn sentence(event: &InstanceEvent, input: Option<&Input>, sleds: &mut
         InstanceEvent::RebootAnswered { accepted: false, .. } => "the sled refused the reboot".to_owned(),
         InstanceEvent::Updated(update) => updated(update, sleds),
         InstanceEvent::Deleted => "deleted; its name is free".to_owned(),
+        InstanceEvent::Archived(file) => {
+            format!("its {} event(s) before this one were archived in {}", file.events, file.file)
+        }
     }
 }
 
@@ -219,6 +227,7 @@ fn sled_of(input: &Input, vmm: VmmId) -> Option<SledId> {
         | Input::Absent { .. }
         | Input::Deadline(_)
         | Input::Restart(_)
+        | Input::Archived(_)
         | Input::Reconsider => None,
     }
 }

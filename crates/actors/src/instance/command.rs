@@ -49,6 +49,15 @@ pub enum Ask {
         /// Why.
         reason: String,
     },
+    /// The same for the one VMM that was looked at; refused if the instance does not have it any more.
+    ForceStopOf {
+        /// The VMM.
+        vmm: VmmId,
+        /// Whether the operator vouches for its being dead.
+        assert_dead: bool,
+        /// Why.
+        reason: String,
+    },
     /// Change its configuration.
     Update {
         /// Everything that may change, as it shall be.
@@ -78,6 +87,10 @@ impl Shell {
             }
             Ask::ForceStop { assert_dead, reason } => {
                 self.give(Input::Command(Command::ForceStop { assert_dead, reason }), context).await
+            }
+            Ask::ForceStopOf { vmm, assert_dead, reason } => {
+                let command = Command::ForceStopOf { vmm, assert_dead, reason };
+                self.give(Input::Command(command), context).await
             }
             Ask::Update { change } => self.give(Input::Command(Command::Update { change }), context).await,
         };

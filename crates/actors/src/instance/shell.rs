@@ -106,7 +106,7 @@ impl Shell {
 
     /// Whether there is nothing to act for any more.
     pub(super) fn is_over(&self) -> bool {
-        self.state.as_ref().is_none_or(|state| state.deleted.is_some() && state.vmms.is_empty())
+        self.state.as_ref().is_none_or(Instance::is_over)
     }
 
     /// Notes that somebody came.
@@ -188,8 +188,13 @@ impl Shell {
 
     /// Evidence about a VMM. Whoever brought it brings it again while it holds.
     pub(super) async fn on_learned(&mut self, input: Input) -> Result<(), ActorProcessingErr> {
-        let context = self.context(Who::Timer("watch".to_owned()), None);
+        let is_retention = matches!(input, Input::Archived(_));
+        let timer = if is_retention { "retention" } else { "watch" };
+        let context = self.context(Who::Timer(timer.to_owned()), None);
         let given = self.give(input, context).await;
+        if is_retention && matches!(given, Ok(Given::Written)) {
+            snapshot::forget(&self.env, StreamName::Instance(self.id));
+        }
         self.go_on(given)
     }
 

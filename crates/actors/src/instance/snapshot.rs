@@ -62,3 +62,12 @@ pub(super) fn save(env: &Env, stream: StreamName, instance: &Instance) {
         tracing::warn!(%stream, %error, "snapshot is not kept");
     }
 }
+
+/// Drops the snapshot of what is archived: nothing loads it any more.
+pub(super) fn forget(env: &Env, stream: StreamName) {
+    if let Some(cache) = &env.cache
+        && let Err(error) = cache.remove_snapshot(stream.id())
+    {
+        tracing::debug!(%stream, %error, "snapshot is not dropped");
+    }
+}

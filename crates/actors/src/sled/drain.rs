@@ -6,6 +6,7 @@
 use super::{Shell, SledMsg};
 use crate::answer::{CommandError, RequestContext};
 use crate::instance::{Ask, InstanceMsg};
+use crate::timers::TimerName;
 use journal::{Actor as Who, Context};
 use lifecycle::sled::{SledCommand, decide};
 use lifecycle::{Action, InstanceId, Rejected, RequestId, RunState, Timestamp};
@@ -119,6 +120,7 @@ impl Shell {
         let chosen = drain.next(parallel, Instant::now());
         drain.is_asking = true;
         let since = drain.since;
+        self.boards.ran(TimerName::SledDrain, chosen.len(), None);
         self.ask_to_move(since, chosen);
         Ok(())
     }

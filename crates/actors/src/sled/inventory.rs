@@ -8,6 +8,7 @@ use super::calls::within;
 use super::{Shell, SledMsg};
 use crate::convert;
 use crate::instance::{InstanceMsg, Timer};
+use crate::timers::TimerName;
 use journal::StreamName;
 use lifecycle::input::Input;
 use lifecycle::vmm::Evidence;
@@ -84,10 +85,13 @@ impl Shell {
             return;
         }
         self.tell_network();
-        self.reconcile(asked_at, inventory).await;
+        if let Some(found) = self.reconcile(asked_at, inventory).await {
+            self.boards.ran(TimerName::SledWatch, found, None);
+        }
     }
 
-    async fn reconcile(&mut self, asked_at: u64, inventory: Inventory) {
+    /// Answers how many VMMs were not as the log says; none if that could not be looked up.
+    async fn reconcile(&mut self, asked_at: u64, inventory: Inventory) -> Option<usize> {
         let id = self.id;
         let listed: BTreeSet<VmmId> =
             inventory.vmms.iter().map(|vmm| VmmId::new(vmm.propolis_id.as_uuid())).collect();
@@ -99,9 +103,8 @@ impl Shell {
                 (places, ledger.vmms_on(id).collect::<Vec<_>>())
             }
         });
-        let Ok((places, held)) = look.await else {
-            return;
-        };
+        let (places, held) = look.await.ok()?;
+        let mut found = 0;
         let mut vmms = inventory.vmms;
         vmms.sort_by_key(|vmm| vmm.propolis_id);
         let mut is_accounted = true;
@@ -116,6 +119,7 @@ impl Shell {
                 }
                 tracing::warn!(sled = %id, vmm = %vmm.propolis_id, instance = %vmm.instance_id, "orphan is unregistered");
                 self.unregister(vmm.propolis_id);
+                found += 1;
                 continue;
             };
             let report = convert::report(&vmm.state);
@@ -123,6 +127,7 @@ impl Shell {
                 // Nothing new: an instance that is left alone stays out of memory.
                 continue;
             }
+            found += 1;
             let message = InstanceMsg::Report {
                 sled: id,
                 vmm: VmmId::new(vmm.propolis_id.as_uuid()),
@@ -138,6 +143,7 @@ impl Shell {
         }
         for (vmm, instance) in held {
             if !listed.contains(&vmm) {
+                found += 1;
                 for (asked_at, evidence) in
                     [(asked_at, Evidence::AbsentFromInventory), (self.fenced_at, self.fence)]
                 {
@@ -146,6 +152,7 @@ impl Shell {
                 }
             }
         }
+        Some(found)
     }
 
     fn is_quarantined(&self, vmm: &InventoryVmm) -> bool {

@@ -15,6 +15,7 @@ pub use drain::DrainStatus;
 pub use lease::{CLOCK_OFF_PPM_MAX, LeaseStatus, lease_grace_min, lease_wait};
 
 use crate::answer::{CommandError, RequestContext};
+use crate::boards::Boards;
 use crate::convert::VmmRequest;
 use crate::env::Env;
 use crate::instance::InstanceMsg;
@@ -93,6 +94,7 @@ pub(crate) struct SledArgs {
     pub(crate) ledger: LedgerHandle,
     pub(crate) instances: Instances,
     pub(crate) network: Network,
+    pub(crate) boards: Boards,
 }
 
 /// Loading happens in the actor's own task, never in its supervisor's.
@@ -112,6 +114,7 @@ pub(crate) struct Shell {
     ledger: LedgerHandle,
     instances: Instances,
     network: Network,
+    boards: Boards,
     writer: Writer,
     state: Option<Sled>,
     /// Log position of its last boot or of the end of its last lease, and which of the two: what was allocated
@@ -199,7 +202,7 @@ impl Actor for SledActor {
 
 impl Shell {
     async fn load(args: SledArgs, me: ActorRef<SledMsg>) -> Result<Self, ActorProcessingErr> {
-        let SledArgs { env, id, ledger, instances, network } = args;
+        let SledArgs { env, id, ledger, instances, network, boards } = args;
         let (writer, records) = Writer::open(Arc::clone(&env), StreamName::Sled(id)).await?;
         let (mut state, mut fenced) = (None, (0, Evidence::SledRebooted));
         for Recorded { event, meta, .. } in &records {
@@ -217,6 +220,7 @@ impl Shell {
             ledger,
             instances,
             network,
+            boards,
             writer,
             state,
             fenced_at,

@@ -75,6 +75,10 @@ struct ForceStopBody {
     reason: String,
     /// Vouch for every VMM of it being dead: the next start does not wait for them. False if not said.
     assert_dead: Option<bool>,
+    /// The VMM that was looked at: no other is touched; 409 if the instance does not have it any more. If not said,
+    /// all of them are meant.
+    #[schema(value_type = Option<uuid::Uuid>)]
+    vmm: Option<String>,
 }
 
 /// Why, for those who read the history.

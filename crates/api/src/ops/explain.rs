@@ -7,13 +7,14 @@ use crate::query::Params;
 use crate::refusal::command_error;
 use crate::selector::{RawPath, instance};
 use crate::state::App;
+use actors::CommandError;
 use axum::Json;
 use axum::extract::State;
 use lifecycle::saga::SagaKind;
-use lifecycle::{RequestId, SledId, Span};
+use lifecycle::{Rejected, RequestId, SledId, Span};
 use projections::{Among, Order, ReadModel, SagaOutcome};
-use replay::Entry;
 use replay::explain::{Contact, Doing, Explanation, Present, Unreachable, explain};
+use replay::{At, Entry};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -74,8 +75,14 @@ pub(super) async fn view(
     path: RawPath,
 ) -> Result<Json<ExplainedView>, ApiError> {
     let found = instance(path, &params, &arrived).await?;
-    let state = app.control.instance(found.id).await;
-    let state = state.map_err(|error| command_error(error, || found.not_found()))?;
+    let state = match app.control.instance(found.id).await {
+        // What is deleted has no actor to ask: its history says why it is gone.
+        Err(CommandError::Rejected(Rejected::NoSuchInstance(_))) => {
+            let past = replay::state_at(&app.past, found.id, At::Now);
+            Box::new(past.map_err(|error| past_error_of(error, || found.not_found()))?.state)
+        }
+        state => state.map_err(|error| command_error(error, || found.not_found()))?,
+    };
     let mut sleds = BTreeMap::new();
     for vmm in state.vmms.values() {
         let status = app.control.sled_status(vmm.sled).await;
@@ -94,7 +101,7 @@ pub(super) async fn view(
         usual(model)
     });
     let present = Known { sleds, usual };
-    let asked = replay::last_asked(app.control.log(), found.id, state.head.version);
+    let asked = replay::last_asked(&app.past, found.id, state.head.version);
     let asked = asked.map_err(|error| past_error_of(error, || found.not_found()))?;
     let explanation = explain(&state, &app.control.policy(), &present);
     Ok(Json(ExplainedView { explanation, asked_by: asked.map(AskedBy::from) }))

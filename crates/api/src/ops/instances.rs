@@ -8,7 +8,9 @@ use crate::state::App;
 use axum::Json;
 use axum::extract::State;
 use eventlog::ReadError;
-use replay::{At, Entry, InstanceState};
+use journal::{Event, StreamName};
+use lifecycle::{InstanceEvent, InstanceId};
+use replay::{At, Entry, InstanceState, Source as _};
 use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;
@@ -31,6 +33,8 @@ pub(super) struct HistoryView {
     next_after: Option<u64>,
     /// From where on the history is kept.
     complete_since: &'static str,
+    /// File of the archive directory that holds all of it but the last event, if it was archived.
+    archived_in: Option<String>,
 }
 
 /// What an entry is, another crate says.
@@ -51,7 +55,7 @@ pub(super) async fn view(
             .map_err(|error| ApiError::invalid_request(format!("query parameter \"at\": {error}")))?,
     };
     let found = instance(path, &params, &arrived).await?;
-    let state = replay::state_at(app.control.log(), found.id, at);
+    let state = replay::state_at(&app.past, found.id, at);
     state.map(Json).map_err(|error| past_error(error, &found))
 }
 
@@ -69,12 +73,23 @@ pub(super) async fn history(
         Some(wanted) => usize::try_from(wanted).unwrap_or(usize::MAX).min(ENTRIES_MAX),
     };
     let found = instance(path, &params, &arrived).await?;
-    let items = replay::history(app.control.log(), found.id, after, limit + 1);
+    let items = replay::history(&app.past, found.id, after, limit + 1);
     let mut items = items.map_err(|error| past_error(error, &found))?;
     let is_last = items.len() <= limit;
     items.truncate(limit);
     let next_after = items.last().filter(|_| !is_last).map(|entry| entry.version);
-    Ok(Json(HistoryView { items, next_after, complete_since: "creation" }))
+    let archived_in = archived_in(&app, found.id);
+    Ok(Json(HistoryView { items, next_after, complete_since: "creation", archived_in }))
+}
+
+/// The file that holds a deleted instance's events, if its newest event says so.
+fn archived_in(app: &App, id: InstanceId) -> Option<String> {
+    let stream = StreamName::Instance(id).id();
+    let newest = app.past.read_stream(stream, app.control.log().head(stream).version, 1).ok()?;
+    match journal::read(newest.last()?).ok()?.event {
+        Event::Instance(InstanceEvent::Archived(file)) => Some(file.file),
+        _ => None,
+    }
 }
 
 fn past_error(error: replay::Error, found: &FoundInstance) -> ApiError {

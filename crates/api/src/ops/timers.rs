@@ -26,10 +26,14 @@ struct TimerView {
     does: &'static str,
     /// Seconds; each pause is drawn between half of it and all of it.
     period_s: f64,
+    /// False if it is switched off by the configuration.
+    on: bool,
     runs: u64,
     found: u64,
     last_run: Option<String>,
     last_found: u64,
+    /// What the last run could not do, if there was something.
+    last_trouble: Option<String>,
 }
 
 impl From<TimerStatus> for TimerView {
@@ -38,10 +42,12 @@ impl From<TimerStatus> for TimerView {
             name: status.name.as_str(),
             does: status.name.purpose(),
             period_s: status.period.as_secs_f64(),
+            on: status.is_on,
             runs: status.runs,
             found: status.found,
             last_run: status.last_run.map(rfc3339),
             last_found: status.last_found,
+            last_trouble: status.last_trouble,
         }
     }
 }

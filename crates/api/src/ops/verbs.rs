@@ -10,7 +10,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use lifecycle::{InstanceId, MigrationId, RunState, SagaId, SledId};
+use lifecycle::{InstanceId, MigrationId, RunState, SagaId, SledId, VmmId};
 use serde::Serialize;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -49,15 +49,25 @@ fn sled_id(text: &str) -> Result<SledId, ApiError> {
         .map_err(|_| ApiError::invalid_request(format!("dst_sled: \"{}\" is not a UUID", echo(text))))
 }
 
+fn vmm_id(text: &str) -> Result<VmmId, ApiError> {
+    let id = Uuid::try_parse(text);
+    id.map(VmmId::new)
+        .map_err(|_| ApiError::invalid_request(format!("vmm: \"{}\" is not a UUID", echo(text))))
+}
+
 pub(super) async fn cancel_migration(about: About, path: RawPath) -> Result<Response, ApiError> {
     ask(about, path, Ask::CancelMigration).await
 }
 
 pub(super) async fn force_stop(about: About, path: RawPath, body: Bytes) -> Result<Response, ApiError> {
-    let fields = Fields::parse(&body, &["reason", "assert_dead"])?;
+    let fields = Fields::parse(&body, &["reason", "assert_dead", "vmm"])?;
     let reason = fields.text("reason")?.to_owned();
     let assert_dead = fields.flag_or("assert_dead", false)?;
-    ask(about, path, Ask::ForceStop { assert_dead, reason }).await
+    let wanted = match fields.optional_text("vmm")? {
+        None => Ask::ForceStop { assert_dead, reason },
+        Some(vmm) => Ask::ForceStopOf { vmm: vmm_id(vmm)?, assert_dead, reason },
+    };
+    ask(about, path, wanted).await
 }
 
 async fn ask(about: About, path: RawPath, ask: Ask) -> Result<Response, ApiError> {

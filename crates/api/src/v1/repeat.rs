@@ -68,6 +68,10 @@ fn is_same(command: &Command, ask: &Ask) -> bool {
         (Command::ForceStop { assert_dead, reason }, Ask::ForceStop { assert_dead: dead, reason: why }) => {
             assert_dead == dead && reason == why
         }
+        (
+            Command::ForceStopOf { vmm, assert_dead, reason },
+            Ask::ForceStopOf { vmm: named, assert_dead: dead, reason: why },
+        ) => vmm == named && assert_dead == dead && reason == why,
         _ => false,
     }
 }

@@ -331,7 +331,10 @@ async fn reapers_are_listed_and_run_when_asked() {
     let stack = Stack::start(1).await;
     let timers = stack.get("/ops/v1/timers").await;
     let items = timers.body["items"].as_array().unwrap();
-    assert_eq!(keys(&items[0]), ["does", "found", "last_found", "last_run", "name", "period_s", "runs"]);
+    assert_eq!(
+        keys(&items[0]),
+        ["does", "found", "last_found", "last_run", "last_trouble", "name", "on", "period_s", "runs"]
+    );
     for item in items {
         let path = format!("/ops/v1/timers/{}/activate", item["name"].as_str().unwrap());
         let answer = stack.call(Method::POST, &path, "").await;

@@ -120,6 +120,7 @@ impl Stack {
             ready: Arc::clone(&ready),
             build: "test".to_owned(),
             keeper: None,
+            archive: None,
             sled_access: api::Access::Anybody,
             access: Access::Anybody,
         };

@@ -114,7 +114,7 @@ const fn command_name(command: &Command) -> &'static str {
         Command::Migrate { .. } => "migrate",
         Command::CancelMigration => "cancel_migration",
         Command::CancelSaga { .. } => "cancel_saga",
-        Command::ForceStop { .. } => "force_stop",
+        Command::ForceStop { .. } | Command::ForceStopOf { .. } => "force_stop",
         Command::Update { .. } => "update",
     }
 }

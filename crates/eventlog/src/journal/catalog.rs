@@ -2,6 +2,7 @@
 //!
 //! Invariants:
 //! * at most [`OPEN_SEGMENTS_MAX`] segments are held open, the least recently used is let go;
+//! * segments that were moved into the attached archive are read there; each is in one list or the other;
 //! * marks are found by reading headers on demand, never beyond the position asked for, which is durable:
 //!   a batch that is still being written is never looked at.
 
@@ -13,8 +14,9 @@ use super::window::{POINT_BYTES, Window};
 use crate::log::ReadError;
 use crate::types::Position;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Segments held open at once: 4 GiB of default segments, far below any limit on open files.
 const OPEN_SEGMENTS_MAX: usize = 64;
@@ -109,6 +111,8 @@ struct Open {
 }
 
 struct State {
+    /// Segments of the archive, before all of the journal's own.
+    archived: Vec<Position>,
     firsts: Vec<Position>,
     open: BTreeMap<Position, Open>,
     clock: u64,
@@ -118,13 +122,29 @@ struct State {
 pub(crate) struct Catalog {
     files: Arc<dyn Files>,
     dir: PathBuf,
+    archive: OnceLock<PathBuf>,
     jumps: Vec<Jump>,
     state: Mutex<State>,
 }
 
 impl Catalog {
     pub(crate) fn new(files: Arc<dyn Files>, dir: PathBuf, firsts: Vec<Position>, jumps: Vec<Jump>) -> Self {
-        Self { files, dir, jumps, state: Mutex::new(State { firsts, open: BTreeMap::new(), clock: 0 }) }
+        let state = State { archived: Vec::new(), firsts, open: BTreeMap::new(), clock: 0 };
+        Self { files, dir, archive: OnceLock::new(), jumps, state: Mutex::new(state) }
+    }
+
+    /// From here on segments that are not in the journal's directory are looked for in `archive`, which holds
+    /// those that start at `firsts`. Only the first one counts.
+    pub(crate) fn attach(&self, archive: &Path, firsts: Vec<Position>) {
+        if self.archive.set(archive.to_owned()).is_ok() {
+            self.state().archived = firsts;
+        }
+    }
+
+    /// First position that can be read, wherever it is.
+    pub(crate) fn reaches_back_to(&self) -> Position {
+        let state = self.state();
+        state.archived.first().or(state.firsts.first()).copied().unwrap_or_default()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -156,16 +176,31 @@ impl Catalog {
     pub(crate) fn forget_before(&self, oldest: Position) {
         let mut state = self.state();
         assert!(state.firsts.contains(&oldest), "whole segments are taken out");
+        let moved: Vec<Position> = state.firsts.iter().copied().filter(|first| *first < oldest).collect();
+        if self.archive.get().is_some() {
+            state.archived.extend(moved);
+        }
         state.firsts.retain(|first| *first >= oldest);
         state.open.retain(|first, _| *first >= oldest);
+    }
+
+    /// Opens a segment where it is; one that is being moved is in one of the two places.
+    fn open(&self, first: Position) -> io::Result<Arc<dyn Handle>> {
+        match (open_either(&*self.files, &self.dir, first), self.archive.get()) {
+            (Err(error), Some(archive)) if error.kind() == io::ErrorKind::NotFound => {
+                open_either(&*self.files, archive, first)
+            }
+            (opened, _) => opened,
+        }
     }
 
     /// The segment that holds `position`.
     pub(crate) fn segment(&self, position: Position) -> Result<Arc<Segment>, ReadError> {
         let mut state = self.state();
-        let after = state.firsts.partition_point(|first| *first <= position);
         let oldest = state.firsts.first().copied().unwrap_or_default();
-        let first = after.checked_sub(1).map(|index| state.firsts[index]);
+        let list = if position < oldest { &state.archived } else { &state.firsts };
+        let after = list.partition_point(|first| *first <= position);
+        let first = after.checked_sub(1).map(|index| list[index]);
         let first = first.ok_or(ReadError::Archived { asked: position, oldest })?;
         state.clock += 1;
         let clock = state.clock;
@@ -173,7 +208,8 @@ impl Catalog {
             open.used = clock;
             return Ok(open.segment.clone());
         }
-        let file = open_either(&*self.files, &self.dir, first)
+        let file = self
+            .open(first)
             .map_err(|error| ReadError::Io(format!("opening {} failed: {error}", segment_name(first))))?;
         let jumps = self.jumps.iter().filter(|jump| jump.segment == first).copied().collect();
         let segment = Arc::new(Segment::new(first, file, jumps));

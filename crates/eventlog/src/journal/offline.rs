@@ -13,6 +13,7 @@ use super::reading::{self, PointReader};
 use super::recovery::{self, Policy, Recovered};
 use super::scan::{ScanStop, Scanner};
 use super::survey::{WitnessFound, read_checkpoints, survey};
+use super::upkeep::attach;
 use crate::gate;
 use crate::log::{LogStats, ReadError};
 use crate::types::{Head, Position, Record, StreamId, Version};
@@ -96,6 +97,12 @@ impl JournalReader {
     /// Oldest position that is here; what was before it is archived.
     pub fn oldest(&self) -> Position {
         self.recovered.report.oldest
+    }
+
+    /// Reads positions before the oldest one from the segments in `archive`, which need not exist. Answers the
+    /// first position that can be read. Refuses another store's segments.
+    pub fn attach_archive(&self, archive: &Path) -> Result<Position, OpenError> {
+        attach(&*self.files, (&self.dir, archive), &self.catalog, self.store_id())
     }
 
     /// Last position of the journal.

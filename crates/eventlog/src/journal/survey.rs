@@ -128,6 +128,40 @@ pub(crate) fn survey(files: &dyn Files, dir: &Path, expect: Option<StoreId>) -> 
     Ok(found)
 }
 
+/// First positions of the store's segments in a directory that start before `before`, in order; none if there is
+/// no such directory. What else lies there is not looked at.
+pub(crate) fn segments_before(
+    files: &dyn Files,
+    dir: &Path,
+    before: Position,
+    store: StoreId,
+) -> Result<Vec<Position>, OpenError> {
+    let names = match files.list(dir) {
+        Ok(names) => names,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(OpenError::io("listing", dir, source)),
+    };
+    let mut firsts = Vec::new();
+    for name in names {
+        let (first, is_packed) = match classify(&name) {
+            Named::Segment(first) => (first, false),
+            Named::Packed(first) => (first, true),
+            _ => continue,
+        };
+        if first < before {
+            let segment = read_segment(files, dir, first, name, is_packed)?;
+            if segment.header.store != store {
+                let (segment, found) = (segment.name, segment.header.store);
+                return Err(OpenError::WrongStore { segment, expected: store, found });
+            }
+            firsts.push(first);
+        }
+    }
+    firsts.sort_unstable();
+    firsts.dedup();
+    Ok(firsts)
+}
+
 /// Takes the newest readable base, and leaves out the segments that it stands for.
 fn rest_on_base(
     files: &dyn Files,

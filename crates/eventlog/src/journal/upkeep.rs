@@ -6,6 +6,8 @@
 //! * before a segment is moved, the heads at its end are in a base file: a crash between the two leaves
 //!   segments that the base stands for, and the next call moves them.
 
+use super::catalog::Catalog;
+use super::error::StoreId;
 use super::files::{Files, Handle, read_full, write_full};
 use super::format::{
     HeaderRead, Named, PACKED_TEMP_NAME, SEGMENT_HEADER_BYTES, classify, packed_name, segment_name,
@@ -13,7 +15,7 @@ use super::format::{
 use super::heads::HeadsCheckpoint;
 use super::packed::{pack, unpack};
 use super::scan::Scanner;
-use super::survey::{Survey, survey};
+use super::survey::{Survey, segments_before, survey};
 use super::window::{SCAN_BYTES, Window};
 use super::{Journal, OpenError, Shared};
 use crate::types::Position;
@@ -98,8 +100,8 @@ impl Journal {
     }
 
     /// Moves the segments that hold only positions before `before` into the directory `to`, which must exist,
-    /// oldest first. Reading a position in them is [`crate::ReadError::Archived`] from then on. It may copy
-    /// whole segments: call it from a thread that may block.
+    /// oldest first. Reading a position in them is [`crate::ReadError::Archived`] from then on, unless `to` is
+    /// attached ([`Journal::attach_archive`]): then they are read there. It may copy whole segments: call it from a thread that may block.
     pub fn archive(&self, before: Position, to: &Path) -> Result<Archived, UpkeepError> {
         let shared = &self.shared;
         let _alone = shared.upkeep.lock().unwrap_or_else(PoisonError::into_inner);
@@ -116,10 +118,34 @@ impl Journal {
         Ok(Archived { segments, oldest })
     }
 
+    /// Reads positions before the oldest one from the segments in `archive`, which need not exist, from here on.
+    /// Only the first archive attached counts; whatever is archived later goes there. Answers the first position
+    /// that can be read. Refuses another store's segments.
+    pub fn attach_archive(&self, archive: &Path) -> Result<Position, OpenError> {
+        let shared = &self.shared;
+        attach(&*shared.files, (&shared.dir, archive), &shared.catalog, shared.store_id)
+    }
+
     /// Oldest position that is here; what was before it is archived.
     pub fn oldest(&self) -> Position {
         self.shared.catalog.firsts().first().copied().unwrap_or_default()
     }
+}
+
+/// Finds the segments that were moved away, and those that a crash kept from it.
+pub(crate) fn attach(
+    files: &dyn Files,
+    (dir, archive): (&Path, &Path),
+    catalog: &Catalog,
+    store: StoreId,
+) -> Result<Position, OpenError> {
+    let oldest = catalog.firsts().first().copied().unwrap_or_default();
+    let mut firsts = segments_before(files, archive, oldest, store)?;
+    firsts.extend(segments_before(files, dir, oldest, store)?);
+    firsts.sort_unstable();
+    firsts.dedup();
+    catalog.attach(archive, firsts);
+    Ok(catalog.reaches_back_to())
 }
 
 /// Offset of the end of a segment's batches, if they are all as they were written.

@@ -98,7 +98,7 @@ pub(crate) fn chain_origin(header: &ExportHeader) -> u64 {
 }
 
 /// Chain after `bytes`, a header of a frame or of the export.
-fn advance(chain: u64, bytes: &[u8]) -> u64 {
+pub(crate) fn advance(chain: u64, bytes: &[u8]) -> u64 {
     let sum = u64::from(crc32c::crc32c(bytes)) | u64::from(crc32c::crc32c_append(!0x5a, bytes)) << 32;
     let mut word = chain ^ sum;
     word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -141,8 +141,21 @@ impl FrameHeader {
         Position::new(self.first.get() + u64::from(self.records) - 1)
     }
 
-    /// Checks the stored bytes and takes the records out of them. The error says what is wrong.
+    /// Checks the stored bytes and takes the records out of them, which follow each other in the log. The error
+    /// says what is wrong.
     pub(crate) fn unpack(&self, stored: &[u8]) -> Result<Vec<Record>, String> {
+        let records = self.records(stored)?;
+        for (record, position) in records.iter().zip(self.first.get()..) {
+            if record.position.get() != position {
+                return Err(format!("position {position}: another record stands there"));
+            }
+        }
+        Ok(records)
+    }
+
+    /// Checks the stored bytes and takes the records out of them, wherever in the log they are. The error says
+    /// what is wrong.
+    pub(crate) fn records(&self, stored: &[u8]) -> Result<Vec<Record>, String> {
         if crc32c::crc32c(stored) != self.crc {
             return Err("the frame's checksum does not match".into());
         }
@@ -154,12 +167,9 @@ impl FrameHeader {
         let raw = Bytes::from(raw);
         let mut records = Vec::with_capacity(self.records as usize);
         let mut at = 0;
-        for position in (self.first.get()..=self.last().get()).map(Position::new) {
+        for number in 1..=self.records {
             let (record, length) =
-                record::decode(&raw, at).map_err(|error| format!("position {position}: {error}"))?;
-            if record.position != position {
-                return Err(format!("position {position}: another record stands there"));
-            }
+                record::decode(&raw, at).map_err(|error| format!("record {number} of the frame: {error}"))?;
             records.push(record);
             at += length;
         }

@@ -3,6 +3,7 @@
 //! ```text
 //! any log ── export ──▶ one file ── import ──▶ empty directory ── open ──▶ Journal
 //!                          └── ExportReader: replay without a journal
+//! one stream of a log ── write_stream_file ──▶ one file, read by version
 //! running journal ── backup ──▶ directory of segments and a manifest ── restore ──▶ empty directory
 //! ```
 //!
@@ -27,6 +28,7 @@ mod manifest;
 mod place;
 mod reader;
 mod restore;
+mod stream_file;
 mod streaming;
 mod streams;
 mod wire;
@@ -40,5 +42,8 @@ pub use export::{ExportReport, LogSource, Source, export, export_file};
 pub use import::{ImportReport, import, import_file};
 pub use reader::ExportReader;
 pub use restore::{RestoreReport, restore};
+pub use stream_file::{
+    StreamFileReport, read_stream_file, sweep_stream_files, verify_stream_file, write_stream_file,
+};
 pub use streaming::verify_export;
 pub use wire::{NoPage, pack, unpack};

@@ -127,7 +127,7 @@ pub fn verify_export(input: impl Read) -> Result<ExportReport, Error> {
 }
 
 /// Reads until the buffer is full or the input ends; answers how much there was.
-fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize, Error> {
+pub(crate) fn fill(input: &mut impl Read, buffer: &mut [u8]) -> Result<usize, Error> {
     let mut done = 0;
     while done < buffer.len() {
         match input.read(&mut buffer[done..]) {

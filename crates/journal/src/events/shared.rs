@@ -10,8 +10,8 @@ use lifecycle::quota::QuotaResource;
 use lifecycle::rejected::SledUnfit;
 use lifecycle::spec::SpecChange;
 use lifecycle::{
-    Address, AutoRestartPolicy, Evidence, FailureReason, GroupPolicy, InstanceSpec, Origin, Quota,
-    QuotaScope, Shortage, Size, Step, VmmState,
+    Address, ArchiveFile, AutoRestartPolicy, Evidence, FailureReason, GroupPolicy, InstanceSpec, Origin,
+    Quota, QuotaScope, Shortage, Size, Step, VmmState,
 };
 
 mirror! {
@@ -195,6 +195,17 @@ mirror! {
         generation: u64,
         migration_in: Option<SideReportV1>,
         migration_out: Option<SideReportV1>,
+    }
+}
+
+mirror! {
+    struct ArchiveFileV1 for ArchiveFile {
+        file: String,
+        bytes: u64,
+        checksum: u32,
+        events: u64,
+        first: u64,
+        last: u64,
     }
 }
 

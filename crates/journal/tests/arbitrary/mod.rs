@@ -11,9 +11,10 @@ use lifecycle::event::Update;
 use lifecycle::input::{MigrateGrant, SideReport, StartGrant, VmmReport};
 use lifecycle::instance::UnwindReason;
 use lifecycle::{
-    Address, AutoRestartPolicy, BootId, Command, DeadlineKind, Effect, EffectResult, Generation, GroupId,
-    Input, InstanceEvent, InstanceId, InstanceSpec, LeaseEpoch, MigrationId, OpId, ProjectEvent, ProjectId,
-    Quota, SagaId, Shortage, Size, SledEvent, SledId, Span, SpecChange, SystemEvent, VmmId, VmmState,
+    Address, ArchiveFile, AutoRestartPolicy, BootId, Command, DeadlineKind, Effect, EffectResult, Generation,
+    GroupId, Input, InstanceEvent, InstanceId, InstanceSpec, LeaseEpoch, MigrationId, OpId, ProjectEvent,
+    ProjectId, Quota, SagaId, Shortage, Size, SledEvent, SledId, Span, SpecChange, SystemEvent, VmmId,
+    VmmState,
 };
 use proptest::option;
 use proptest::prelude::*;
@@ -227,7 +228,14 @@ fn instance_event() -> impl Strategy<Value = InstanceEvent> {
         (op(), any::<bool>()).prop_map(|(op, accepted)| E::RebootAnswered { op, accepted }),
         update().prop_map(E::Updated),
         Just(E::Deleted),
+        archive_file().prop_map(E::Archived),
     ]
+}
+
+fn archive_file() -> impl Strategy<Value = ArchiveFile> {
+    (text(), any::<(u64, u32, u64, u64, u64)>()).prop_map(|(file, (bytes, checksum, events, first, last))| {
+        ArchiveFile { file, bytes, checksum, events, first, last }
+    })
 }
 
 fn project_event() -> impl Strategy<Value = ProjectEvent> {
@@ -332,6 +340,11 @@ fn command() -> impl Strategy<Value = Command> {
         Just(Command::CancelMigration),
         id(SagaId::new).prop_map(|saga| Command::CancelSaga { saga }),
         (any::<bool>(), text()).prop_map(|(assert_dead, reason)| Command::ForceStop { assert_dead, reason }),
+        (id(VmmId::new), any::<bool>(), text()).prop_map(|(vmm, assert_dead, reason)| Command::ForceStopOf {
+            vmm,
+            assert_dead,
+            reason
+        }),
         change().prop_map(|change| Command::Update { change: Box::new(change) }),
     ]
 }
@@ -371,5 +384,6 @@ pub fn input() -> impl Strategy<Value = Input> {
         deadline().prop_map(Input::Deadline),
         prop_oneof![grant().prop_map(Ok), shortage().prop_map(Err)].prop_map(Input::Restart),
         Just(Input::Reconsider),
+        archive_file().prop_map(Input::Archived),
     ]
 }

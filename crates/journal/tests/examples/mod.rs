@@ -12,10 +12,10 @@ use lifecycle::migration::{CancelReason, SideState};
 use lifecycle::quota::QuotaResource;
 use lifecycle::rejected::SledUnfit;
 use lifecycle::{
-    Address, AutoRestartPolicy, BootId, Command, DeadlineKind, Effect, EffectResult, Evidence, FailureReason,
-    Generation, GroupId, GroupPolicy, Input, InstanceEvent, InstanceId, InstanceSpec, LeaseEpoch,
-    MigrationId, OpId, Origin, ProjectEvent, ProjectId, Quota, QuotaScope, SagaId, Shortage, Size, SledEvent,
-    SledId, Span, SpecChange, Step, SystemEvent, VmmId, VmmState,
+    Address, ArchiveFile, AutoRestartPolicy, BootId, Command, DeadlineKind, Effect, EffectResult, Evidence,
+    FailureReason, Generation, GroupId, GroupPolicy, Input, InstanceEvent, InstanceId, InstanceSpec,
+    LeaseEpoch, MigrationId, OpId, Origin, ProjectEvent, ProjectId, Quota, QuotaScope, SagaId, Shortage,
+    Size, SledEvent, SledId, Span, SpecChange, Step, SystemEvent, VmmId, VmmState,
 };
 use std::net::Ipv4Addr;
 use uuid::Uuid;
@@ -278,6 +278,7 @@ fn instance_events() -> Vec<InstanceEvent> {
     events.extend([true, false].map(|accepted| E::RebootAnswered { op: op(), accepted }));
     events.extend(updates().into_iter().map(E::Updated));
     events.push(E::Deleted);
+    events.push(E::Archived(archive_file()));
     events.extend(migration_events());
     events.push(E::RestartTried { attempt: 3 });
     let reason = "host lost power, größer".to_owned();
@@ -286,6 +287,17 @@ fn instance_events() -> Vec<InstanceEvent> {
     );
     events.extend(changes().map(|change| E::Reconfigured { change: Box::new(change) }));
     events
+}
+
+fn archive_file() -> ArchiveFile {
+    ArchiveFile {
+        file: "00000000-0000-0000-0000-00000000002a.arc".to_owned(),
+        bytes: 70_000,
+        checksum: 0x89ab_cdef,
+        events: 300,
+        first: 17,
+        last: 77_000,
+    }
 }
 
 fn migration_events() -> Vec<InstanceEvent> {
@@ -383,6 +395,10 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("CancelMigration", Command::CancelMigration),
         ("CancelSaga", Command::CancelSaga { saga: saga() }),
         ("ForceStop", Command::ForceStop { assert_dead: true, reason: "it hangs".to_owned() }),
+        (
+            "ForceStopOf",
+            Command::ForceStopOf { vmm: vmm(), assert_dead: true, reason: "it hangs".to_owned() },
+        ),
         ("ForceStop", Command::ForceStop { assert_dead: false, reason: "it hangs".to_owned() }),
     ]);
     commands.extend(changes().map(|change| ("Update", Command::Update { change: Box::new(change) })));
@@ -425,6 +441,7 @@ pub fn inputs() -> Vec<(&'static str, Input)> {
     ];
     inputs.extend(deadlines.map(|kind| ("Deadline", Input::Deadline(kind))));
     inputs.push(("Reconsider", Input::Reconsider));
+    inputs.push(("Archived", Input::Archived(archive_file())));
     inputs.push(("Restart", Input::Restart(Ok(grant()))));
     inputs.extend(shortages().into_iter().map(|short| ("Restart", Input::Restart(Err(short)))));
     inputs

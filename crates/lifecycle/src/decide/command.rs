@@ -3,7 +3,7 @@
 use super::{Decision, Policy, Purpose, RoomWanted, fact, room_to_start, start_began, unwound};
 use crate::action::{Action, Permit, permit};
 use crate::event::InstanceEvent;
-use crate::ids::{InstanceId, SagaId};
+use crate::ids::{InstanceId, SagaId, VmmId};
 use crate::input::{Command, MigrateGrant, StartGrant};
 use crate::instance::{Instance, Intent, UnwindReason};
 use crate::migration::{CancelReason, Outcome};
@@ -36,7 +36,10 @@ pub(super) fn events(
         | Command::Migrate { .. } => return act(state, command, policy),
         Command::CancelMigration => cancel_migration(state)?,
         Command::CancelSaga { saga } => cancel_saga(state, *saga)?,
-        Command::ForceStop { assert_dead, reason } => force_stop(state, *assert_dead, reason)?,
+        Command::ForceStop { assert_dead, reason } => force_stop(state, None, *assert_dead, reason)?,
+        Command::ForceStopOf { vmm, assert_dead, reason } => {
+            force_stop_of(state, *vmm, *assert_dead, reason)?
+        }
         Command::Update { change } => reconfigure(state, change)?,
     };
     Ok(Decision::Events(events))
@@ -158,11 +161,34 @@ fn cancel_saga(state: &Instance, id: SagaId) -> Result<Vec<InstanceEvent>, Rejec
     }
 }
 
-/// The one override: what its slots refer to is failed without being asked. What may still run stays behind
-/// the fence, unless the operator vouches for its being dead.
-fn force_stop(state: &Instance, assert_dead: bool, reason: &str) -> Result<Vec<InstanceEvent>, Rejected> {
+/// Forces one VMM that an operator has looked at. Where a restart has brought up another since, that one is not
+/// touched and goes on: nobody vouches for it, and the fence may have waited for just this.
+fn force_stop_of(
+    state: &Instance,
+    vmm: VmmId,
+    assert_dead: bool,
+    reason: &str,
+) -> Result<Vec<InstanceEvent>, Rejected> {
+    if !state.vmms.contains_key(&vmm) {
+        return Err(Rejected::OtherVmm { named: vmm, active: state.active });
+    }
+    let mut events = force_stop(state, Some(vmm), assert_dead, reason)?;
+    if !state.refers_to(vmm) {
+        events.retain(|event| !matches!(event, InstanceEvent::ForceStopRequested { .. }));
+    }
+    Ok(events)
+}
+
+/// The one override: what its slots refer to is failed without being asked; if one is named, only that one.
+/// What may still run stays behind the fence, unless the operator vouches for its being dead.
+fn force_stop(
+    state: &Instance,
+    named: Option<VmmId>,
+    assert_dead: bool,
+    reason: &str,
+) -> Result<Vec<InstanceEvent>, Rejected> {
     validate_reason(reason)?;
-    let doomed = state.vmms.values().filter(|vmm| {
+    let doomed = state.vmms.values().filter(|vmm| named.is_none_or(|named| named == vmm.id)).filter(|vmm| {
         let is_held = assert_dead && vmm.gone.is_none();
         is_held || (vmm.state.is_live() && state.refers_to(vmm.id))
     });

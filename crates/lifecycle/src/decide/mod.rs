@@ -114,6 +114,10 @@ pub fn decide(state: Option<&Instance>, input: &Input, policy: &Policy) -> Resul
         }
         (Some(state), Input::Deadline(kind)) => Decision::Events(fact::deadline_events(state, *kind)),
         (Some(_), Input::Reconsider) => Decision::Events(Vec::new()),
+        (Some(state), Input::Archived(file)) => {
+            let archived = state.may_be_archived_as(file).then(|| InstanceEvent::Archived(file.clone()));
+            Decision::Events(archived.into_iter().collect())
+        }
     };
     Ok(match decision {
         Decision::Events(events) => Decision::Events(with_follow_ups(state, events)),

@@ -69,6 +69,7 @@ fn created(event: &InstanceEvent, meta: EventMeta) -> Instance {
         time_modified: meta.time,
         time_run_state_updated: meta.time,
         deleted: None,
+        archived: None,
     }
 }
 
@@ -149,6 +150,11 @@ fn apply(state: &mut Instance, event: &InstanceEvent, meta: EventMeta) {
             state.failed = None;
             state.active = None;
             point_network(state, None, meta);
+        }
+        InstanceEvent::Archived(file) => {
+            assert!(state.is_over(), "only what is over is archived");
+            assert!(state.archived.is_none(), "an instance is archived once");
+            state.archived = Some(file.clone());
         }
     }
 }

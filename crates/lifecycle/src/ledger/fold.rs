@@ -53,7 +53,9 @@ impl Ledger {
                     self.free_address(id);
                 }
             }
-            InstanceEvent::StartNotPlaced { .. }
+            // What is archived holds nothing any more.
+            InstanceEvent::Archived(_)
+            | InstanceEvent::StartNotPlaced { .. }
             | InstanceEvent::MigrationCancelled { .. }
             | InstanceEvent::MigrationGivenUp { .. }
             | InstanceEvent::RestartTried { .. }

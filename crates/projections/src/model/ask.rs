@@ -12,7 +12,7 @@ use eventlog::{Position, StreamId};
 use lifecycle::instance::Instance;
 use lifecycle::project::Project;
 use lifecycle::{
-    GroupId, InstanceId, MigrationId, ProjectId, Quota, QuotaScope, SagaId, SledId, Totals, VmmId,
+    GroupId, InstanceId, MigrationId, ProjectId, Quota, QuotaScope, SagaId, SledId, Timestamp, Totals, VmmId,
 };
 use std::ops::Bound;
 use uuid::Uuid;
@@ -106,7 +106,14 @@ impl ReadModel {
         self.loads.get(&sled).copied().unwrap_or_default()
     }
 
-    /// Where a VMM belongs, however long it has been gone; none if it was never heard of.
+    /// Instances that are over, were deleted at `time` or before and are not archived, the oldest first; at most
+    /// `limit`.
+    pub fn ended_until(&self, time: Timestamp, limit: usize) -> Vec<InstanceId> {
+        self.ended.until(time).take(limit).collect()
+    }
+
+    /// Where a VMM belongs, however long it has been gone; none if it was never heard of, or its instance is
+    /// archived.
     pub fn vmm(&self, id: VmmId) -> Option<VmmPlace> {
         self.vmms.get(&id).copied()
     }

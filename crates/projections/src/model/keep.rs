@@ -1,6 +1,7 @@
 //! Rows of the model, and the indexes derived from them.
 
 use super::{ReadModel, VmmPlace};
+use crate::ended::Ended;
 use crate::instances::InstanceEntry;
 use crate::migrations::MigrationRow;
 use crate::rows::RowKey;
@@ -104,7 +105,16 @@ impl ReadModel {
     }
 
     pub(crate) fn insert_vmm(&mut self, id: VmmId, place: VmmPlace) -> bool {
+        self.vmms_of.insert((place.instance, id));
         self.vmms.insert(id, place).is_none()
+    }
+
+    pub(crate) fn insert_ended(&mut self, id: InstanceId, ended: Ended) -> bool {
+        !self.instances.contains_key(&id) && self.ended.insert(id, ended)
+    }
+
+    pub(crate) fn ended_row(&self, id: InstanceId) -> Option<Ended> {
+        self.ended.get(id)
     }
 
     pub(crate) fn insert_migration(&mut self, id: MigrationId, row: MigrationRow) -> bool {
@@ -155,7 +165,8 @@ impl ReadModel {
         let quarantined = self.quarantined.keys().copied().map(RowKey::Quarantined);
         let groups = self.groups.iter().map(|(group, project)| RowKey::Group(*project, *group));
         let first = instances.chain(projects).chain(sleds).chain(vmms).chain(migrations).chain(sagas);
-        first.chain(quotas).chain(quarantined).chain(groups).chain(self.member_keys())
+        let ended = self.ended.keys().map(RowKey::Ended);
+        first.chain(ended).chain(quotas).chain(quarantined).chain(groups).chain(self.member_keys())
     }
 
     fn member_keys(&self) -> impl Iterator<Item = RowKey> + '_ {
@@ -172,6 +183,7 @@ impl ReadModel {
             + self.projects.len()
             + self.sleds.len()
             + self.vmms.len()
+            + self.ended.len()
             + self.migrations.len()
             + self.sagas.len()
             + self.quotas.len()

@@ -15,6 +15,7 @@ const SAGA: u8 = 7;
 const QUOTA: u8 = 8;
 const GROUP: u8 = 9;
 const MEMBER: u8 = 10;
+const ENDED: u8 = 11;
 
 /// Name of a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -27,6 +28,8 @@ pub enum RowKey {
     Sled(SledId),
     /// Where a VMM belongs.
     Vmm(VmmId),
+    /// What is left of an instance that is over.
+    Ended(InstanceId),
     /// Why a stream is quarantined.
     Quarantined(StreamId),
     /// A migration, under way or ended.
@@ -52,6 +55,7 @@ impl RowKey {
             Self::Project(id) => keyed(PROJECT, &[id.uuid()]),
             Self::Sled(id) => keyed(SLED, &[id.uuid()]),
             Self::Vmm(id) => keyed(VMM, &[id.uuid()]),
+            Self::Ended(id) => keyed(ENDED, &[id.uuid()]),
             Self::Quarantined(stream) => [&[QUARANTINED, stream.kind.0][..], &stream.id].concat(),
             Self::Migration(id) => keyed(MIGRATION, &[id.uuid()]),
             Self::Saga(id) => keyed(SAGA, &[id.uuid()]),
@@ -83,6 +87,7 @@ impl RowKey {
             (INSTANCE, [id]) => Some(Self::Instance(InstanceId::new(Uuid::from_bytes(*id)))),
             (PROJECT, [id]) => Some(Self::Project(ProjectId::new(Uuid::from_bytes(*id)))),
             (SLED, [id]) => Some(Self::Sled(SledId::new(Uuid::from_bytes(*id)))),
+            (ENDED, [id]) => Some(Self::Ended(InstanceId::new(Uuid::from_bytes(*id)))),
             (VMM, [id]) => Some(Self::Vmm(VmmId::new(Uuid::from_bytes(*id)))),
             (MIGRATION, [id]) => Some(Self::Migration(MigrationId::new(Uuid::from_bytes(*id)))),
             (SAGA, [id]) => Some(Self::Saga(SagaId::new(Uuid::from_bytes(*id)))),
@@ -121,6 +126,7 @@ mod tests {
             RowKey::Project(ProjectId::new(id)),
             RowKey::Sled(SledId::new(id)),
             RowKey::Vmm(VmmId::new(id)),
+            RowKey::Ended(InstanceId::new(id)),
             RowKey::Quarantined(StreamId::new(StreamKind(7), *id.as_bytes())),
             RowKey::Migration(MigrationId::new(id)),
             RowKey::Saga(SagaId::new(id)),

@@ -61,6 +61,12 @@ impl Writer<'_> {
             RunState::Failed => self.failed(),
             RunState::Destroyed => {
                 self.because("it was deleted; its history stays readable by its id");
+                if let Some(file) = &self.state.archived {
+                    self.because(format!("its history was archived in {}", file.file));
+                }
+                for vmm in self.state.vmms.values().filter(|vmm| vmm.gone.is_none()) {
+                    self.wait(vmm, "to confirm that the VMM is gone", None);
+                }
                 self.found.can.push(format!("musher instance history {}", self.state.id));
             }
             RunState::Creating | RunState::Repairing => {}

@@ -197,6 +197,44 @@ async fn archived_positions_are_refused_by_name_and_the_rest_goes_on() {
 }
 
 #[tokio::test]
+async fn archived_positions_are_read_where_they_are_if_the_archive_is_attached() {
+    let (disk, all) = filled().await;
+    let oldest = firsts(&disk)[2];
+    let journal = open(&disk);
+    journal.compact(1).unwrap();
+    assert_eq!(journal.attach_archive(archive_dir()).unwrap(), Position::new(1));
+    journal.archive(Position::new(oldest + 1), archive_dir()).unwrap();
+    let check = |journal: &Journal| {
+        assert_eq!(journal.oldest(), Position::new(oldest));
+        assert_eq!(journal.read_all(Position::new(1), 99).unwrap(), all);
+        for number in 0..3 {
+            let head = journal.head(stream(number));
+            let read = journal.read_stream(stream(number), Version::new(1), 99).unwrap();
+            assert_eq!(read.len() as u64, head.version.get());
+        }
+    };
+    check(&journal);
+    journal.close().await;
+    drop(journal);
+    let journal = open(&disk);
+    assert_eq!(journal.attach_archive(archive_dir()).unwrap(), Position::new(1));
+    check(&journal);
+    journal.close().await;
+    drop(journal);
+    let reader =
+        JournalReader::open_on(Arc::new(disk.clone()), Path::new("/journal"), Policy::STRICT).unwrap();
+    assert!(matches!(reader.read_all(Position::new(1), 9), Err(ReadError::Archived { .. })));
+    assert_eq!(reader.attach_archive(archive_dir()).unwrap(), Position::new(1));
+    assert_eq!(reader.read_all(Position::new(1), 99).unwrap(), all);
+    // A part of the archive reaches back as far as it goes.
+    let first = disk.list(archive_dir()).unwrap().into_iter().min().unwrap();
+    disk.remove(&archive_dir().join(first)).unwrap();
+    let journal = open(&disk);
+    assert!(journal.attach_archive(archive_dir()).unwrap() > Position::new(1));
+    assert!(matches!(journal.read_all(Position::new(1), 9), Err(ReadError::Archived { .. })));
+}
+
+#[tokio::test]
 async fn a_lost_base_is_named_and_one_that_is_not_needed_is_not() {
     let (disk, _) = filled().await;
     let oldest = firsts(&disk)[2];

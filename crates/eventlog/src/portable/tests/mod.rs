@@ -3,6 +3,7 @@
 mod backups;
 mod exports;
 mod mutations;
+mod stream_files;
 
 use super::{Error, ExportReader, export};
 use crate::conformance::shape::{event, sized_event, stream};
