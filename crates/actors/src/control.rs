@@ -260,6 +260,11 @@ impl ControlPlane {
         Ok(sleds)
     }
 
+    /// What sleds have answered so far over HTTP.
+    pub fn sled_calls(&self) -> Vec<wire::CallCount> {
+        self.inner.env.connector.calls()
+    }
+
     /// How far the network's peers are.
     pub fn network(&self) -> NetworkStatus {
         self.inner.network.status()

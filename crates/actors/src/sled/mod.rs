@@ -32,6 +32,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use sled_protocol::{self as wire, ControlPlaneError, SledClient, SledLease};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, oneshot};
+use tokio::task::AbortHandle;
 
 /// What a sled's actor can be told.
 pub(crate) enum SledMsg {
@@ -46,7 +47,9 @@ pub(crate) enum SledMsg {
     /// Compare its inventory with the log, and go on doing so.
     Watch,
     /// An inventory that was asked for when the log was durable up to `asked_at`.
-    Inventoried { asked_at: u64, result: Result<wire::Inventory, wire::SledError> },
+    Inventoried { asked_at: u64, result: Result<wire::Listing, wire::SledError> },
+    /// What became of asking a sled whether it is in the boot that it registers with.
+    Witnessed(registering::Witnessed),
     /// It said something.
     Heard,
     /// It did not answer.
@@ -125,6 +128,10 @@ pub(crate) struct Shell {
     /// The next look at the inventory; dropping it cancels it.
     watch: Option<crate::instance::Timer>,
     is_asking: bool,
+    /// What it listed last, if it says when that is still so.
+    listed: Option<inventory::Listed>,
+    /// The question whether it is in the boot that it registers with.
+    witness: Option<AbortHandle>,
     /// Whether it could not be found when it was last looked for.
     is_missed: bool,
     /// The drain under way.
@@ -161,7 +168,7 @@ impl Actor for SledActor {
         match message {
             SledMsg::Call { request, asker } => shell.call(request, asker),
             SledMsg::Register { registration, reply } => {
-                return shell.on_register(&registration, reply).await;
+                return shell.on_register(registration, reply).await;
             }
             SledMsg::Renew { boot, epoch, reply } => {
                 // A sled that hung up renews again.
@@ -177,6 +184,7 @@ impl Actor for SledActor {
                 shell.ask_inventory();
             }
             SledMsg::Inventoried { asked_at, result } => shell.on_inventory(asked_at, result).await,
+            SledMsg::Witnessed(witnessed) => return shell.on_witnessed(witnessed).await,
             SledMsg::Command { command, context, reply } => {
                 return shell.on_command(&command, &context, reply).await;
             }
@@ -227,6 +235,8 @@ impl Shell {
             status: SledStatus::default(),
             watch: None,
             is_asking: false,
+            listed: None,
+            witness: None,
             is_missed: false,
             drain: None,
         };

@@ -1,0 +1,81 @@
+//! A boot that needs the sled's own word: what else the sled says is answered meanwhile, and the word counts only if
+//! nothing else was recorded of it.
+
+use super::Stage;
+use crate::fleet::context;
+use lifecycle::sled::SledCommand;
+use sim_sled::embedded::EmbeddedSled;
+use sled_protocol::{BootId, ControlPlaneError, RegisterSled, RenewLease, SledId, SledLease, SledResources};
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+/// One sled, in service.
+async fn one() -> Stage {
+    Stage::set(None, &[0], 7).await
+}
+
+fn sled(stage: &Stage) -> &EmbeddedSled {
+    &stage.sleds[0].1
+}
+
+/// The sled's registration with some boot, sent by somebody.
+fn register(stage: &Stage, boot_id: BootId) -> JoinHandle<Result<SledLease, ControlPlaneError>> {
+    let config = sled(stage).with_machine(|machine, _| machine.config().clone()).unwrap();
+    let request = RegisterSled {
+        sled_id: config.sled_id,
+        name: config.name,
+        boot_id,
+        resources: SledResources { threads: 16, memory: 64 << 30 },
+        cpu_family: config.cpu_family,
+        api_addr: config.api_addr,
+        store_id: None,
+    };
+    let intake = stage.fleet.control.intake();
+    tokio::spawn(async move { intake.register(request).await })
+}
+
+fn boots(stage: &Stage) -> usize {
+    stage.count(|event| matches!(event, journal::Event::Sled(lifecycle::SledEvent::Booted { .. })))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_is_answered_while_the_sled_is_asked_about_another_boot() {
+    let stage = one().await;
+    let (id, link) = (stage.sleds[0].0, &stage.sleds[0].2);
+    let held =
+        sled(&stage).with_machine(|machine, _| (machine.host().boot_id(), machine.host().lease_epoch()));
+    let (boot_id, lease_epoch) = held.unwrap();
+    link.to_sled.cut(true);
+    let asked = register(&stage, BootId::from_uuid(Uuid::from_u128(0xdead)));
+    let second = register(&stage, BootId::from_uuid(Uuid::from_u128(0xbeef)));
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let renewal = RenewLease { boot_id, lease_epoch: lease_epoch.unwrap() };
+    let sled_id = SledId::from_uuid(id.uuid());
+    assert_eq!(stage.fleet.control.intake().renew(sled_id, renewal).await, Ok(()));
+    assert!(!asked.is_finished(), "it is still being asked");
+    let put_off = second.await.unwrap();
+    assert!(matches!(put_off, Err(ControlPlaneError::Unavailable(_))), "one question at a time: {put_off:?}");
+    let refused = asked.await.unwrap();
+    assert!(matches!(refused, Err(ControlPlaneError::Unavailable(_))), "{refused:?}");
+    assert_eq!(boots(&stage), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_word_that_comes_after_something_else_was_recorded_does_not_count_and_the_next_one_does() {
+    let stage = one().await;
+    let (id, link) = (stage.sleds[0].0, &stage.sleds[0].2);
+    let boot = BootId::from_uuid(Uuid::from_u128(0xb2));
+    // Its own registration is held up, so that this one is all that is said of the boot.
+    link.cut(true);
+    sled(&stage).with_machine(|machine, now| machine.reboot(now, boot)).unwrap();
+    let asked = register(&stage, boot);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let cordon = SledCommand::Cordon("disk".to_owned());
+    stage.fleet.control.ask_sled(id, cordon, context()).await.unwrap();
+    // Of what meets a cut every second message is lost: the question may be, and then nothing is confirmed either.
+    link.cut(false);
+    let refused = asked.await.unwrap();
+    assert!(matches!(refused, Err(ControlPlaneError::Unavailable(_))), "{refused:?}");
+    stage.fleet.until("the boot is recorded", async || boots(&stage) == 2).await;
+}
