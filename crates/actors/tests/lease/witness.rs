@@ -3,9 +3,12 @@
 
 use super::Stage;
 use crate::fleet::context;
+use actors::instance::Ask;
+use lifecycle::RunState;
 use lifecycle::sled::SledCommand;
 use sim_sled::embedded::EmbeddedSled;
 use sled_protocol::{BootId, ControlPlaneError, RegisterSled, RenewLease, SledId, SledLease, SledResources};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
@@ -78,4 +81,24 @@ async fn a_word_that_comes_after_something_else_was_recorded_does_not_count_and_
     let refused = asked.await.unwrap();
     assert!(matches!(refused, Err(ControlPlaneError::Unavailable(_))), "{refused:?}");
     stage.fleet.until("the boot is recorded", async || boots(&stage) == 2).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn orders_given_while_a_sled_is_away_are_carried_out_when_it_is_back() {
+    let mut stage = one().await;
+    stage.run_instances(8).await;
+    let (id, link) = (stage.sleds[0].0, Arc::clone(&stage.sleds[0].2));
+    let control = &stage.fleet.control;
+    link.to_sled.cut(true);
+    let is_unreachable = async || control.sled_status(id).await.unwrap().unreachable.is_some();
+    stage.fleet.until("the sled is missed", is_unreachable).await;
+    for instance in &stage.guests {
+        let (control, instance) = (control.clone(), *instance);
+        tokio::spawn(async move { control.ask(instance, Ask::Stop, context()).await });
+    }
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    link.to_sled.cut(false);
+    for instance in &stage.guests {
+        stage.fleet.until_state(*instance, RunState::Stopped).await;
+    }
 }
