@@ -53,7 +53,8 @@ pub struct OutOfOrder {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadModel {
     position: u64,
-    instances: BTreeMap<InstanceId, InstanceEntry>,
+    /// Boxed: ids come in no order, so a third of the room in the map's nodes is empty, and an entry is large.
+    instances: BTreeMap<InstanceId, Box<InstanceEntry>>,
     projects: BTreeMap<ProjectId, Project>,
     sleds: BTreeMap<SledId, Sled>,
     vmms: BTreeMap<VmmId, VmmPlace>,
@@ -158,7 +159,7 @@ impl ReadModel {
         }
         // Most events change nothing that is indexed.
         if before.is_some_and(|before| before.indexed().eq(entry.indexed())) && !entry.is_over() {
-            self.instances.insert(id, entry);
+            self.instances.insert(id, Box::new(entry));
         } else {
             self.remove_instance(id);
             if !entry.is_over() {
