@@ -32,7 +32,6 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use sled_protocol::{self as wire, ControlPlaneError, SledClient, SledLease};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, oneshot};
-use tokio::task::AbortHandle;
 
 /// What a sled's actor can be told.
 pub(crate) enum SledMsg {
@@ -130,8 +129,8 @@ pub(crate) struct Shell {
     is_asking: bool,
     /// What it listed last, if it says when that is still so.
     listed: Option<inventory::Listed>,
-    /// The question whether it is in the boot that it registers with.
-    witness: Option<AbortHandle>,
+    /// Questions whether it is in the boot that it registers with.
+    questions: Arc<Semaphore>,
     /// Whether it could not be found when it was last looked for.
     is_missed: bool,
     /// The drain under way.
@@ -236,7 +235,7 @@ impl Shell {
             watch: None,
             is_asking: false,
             listed: None,
-            witness: None,
+            questions: Arc::new(Semaphore::new(registering::QUESTIONS_MAX)),
             is_missed: false,
             drain: None,
         };

@@ -16,6 +16,9 @@ use sled_protocol::{self as wire, ControlPlaneError, SledLease};
 use std::sync::Arc;
 use tokio::sync::oneshot;
 
+/// Questions to one sled under way at a time: its own registration, a repeat of it, and somebody else's with its id.
+pub(super) const QUESTIONS_MAX: usize = 4;
+
 type Reply = oneshot::Sender<Result<SledLease, ControlPlaneError>>;
 
 /// What became of asking a sled whether it is in the boot that it registers with.
@@ -87,17 +90,17 @@ impl Shell {
         Ok(())
     }
 
-    /// Asks in a task of its own, one at a time.
+    /// Asks in a task of its own.
     fn ask_witness(&mut self, registration: Registration, reply: Reply) {
-        if self.witness.as_ref().is_some_and(|asking| !asking.is_finished()) {
-            let why = "it is being asked about an earlier registration".to_owned();
+        let Ok(question) = Arc::clone(&self.questions).try_acquire_owned() else {
+            let why = "it is being asked about earlier registrations".to_owned();
             let _ = reply.send(Err(ControlPlaneError::Unavailable(why)));
             return;
-        }
+        };
         let known =
             self.state.as_ref().and_then(|sled| Some((sled.properties.address.clone(), sled.boot?.0)));
         let (env, id, me, version) = (Arc::clone(&self.env), self.id, self.me.clone(), self.version());
-        let asking = tokio::spawn(async move {
+        tokio::spawn(async move {
             let word = match known {
                 Some((address, boot))
                     if address != registration.properties.address
@@ -112,8 +115,8 @@ impl Shell {
             };
             // The actor may have ended: the sled registers again.
             let _ = me.cast(SledMsg::Witnessed(Witnessed { registration, reply, version, word }));
+            drop(question);
         });
-        self.witness = Some(asking.abort_handle());
     }
 
     pub(super) async fn on_witnessed(&mut self, witnessed: Witnessed) -> Result<(), ActorProcessingErr> {
