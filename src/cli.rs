@@ -403,6 +403,13 @@ pub struct SledRunArgs {
     /// File with its key, made by `musher sled key`: who it is, and how it knows its control plane.
     #[arg(long, value_name = "FILE")]
     pub key: Option<PathBuf>,
+    /// So many sleds in one process, called NAME-0, NAME-1 and on, each with a port and a directory of its own.
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with_all = ["key", "advertise"],
+          value_parser = clap::value_parser!(u16).range(1..=4_096))]
+    pub count: u16,
+    /// Belong to whichever control plane answers, not to the one that it belonged to: that one's VMMs are ended.
+    #[arg(long)]
+    pub adopt: bool,
     /// Where its identity and its VMMs are kept [default: ./sleds/NAME].
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,

@@ -182,6 +182,10 @@ pub struct Timers {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sleds {
+    /// Open connections of the listener for sleds.
+    pub connections_max: usize,
+    /// Reports being worked on.
+    pub reports_max: usize,
     /// Calls to one sled at a time.
     pub calls_max: usize,
     /// Seconds that one may take.
@@ -403,6 +407,8 @@ impl Config {
             ("instances.order_answer_s", self.instances.order_answer_s, 1, 600),
             ("instances.queue_max", self.instances.queue_max as u64, 1, 1 << 20),
             ("instances.commands_max", self.instances.commands_max as u64, 1, 1 << 24),
+            ("sleds.connections_max", self.sleds.connections_max as u64, 8, 65_536),
+            ("sleds.reports_max", self.sleds.reports_max as u64, 1, 65_536),
             ("sleds.calls_max", self.sleds.calls_max as u64, 1, 4_096),
             ("sleds.call_s", self.sleds.call_s, 1, 600),
             ("sleds.lease_s", self.sleds.lease_s, 0, 86_400),

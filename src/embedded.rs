@@ -10,7 +10,9 @@ use eventlog::StoreId;
 use lifecycle::SledId;
 use sim_sled::embedded::{EmbeddedSled, Fabric, Options, StateFileError};
 use sim_sled::machine::{Config as SledConfig, Timing};
-use sled_protocol::{AgentAddr, BootId, FleetSecret, HttpTimeouts, HttpTransport, SledClient, SledResources};
+use sled_protocol::{
+    AgentAddr, BootId, CallCount, FleetSecret, HttpTimeouts, HttpTransport, SledClient, SledResources,
+};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -60,6 +62,10 @@ impl SledConnector for Switchboard {
             })
         };
         own.or_else(remote)
+    }
+
+    fn calls(&self) -> Vec<CallCount> {
+        self.transport.calls()
     }
 }
 

@@ -2,6 +2,7 @@
 
 use actors::{Clock, IdSource};
 use lifecycle::Timestamp;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uuid::Uuid;
 
@@ -40,6 +41,16 @@ pub fn host_boot() -> Uuid {
         .ok()
         .and_then(|text| text.trim().parse().ok())
         .unwrap_or(Uuid::from_u128(1))
+}
+
+/// Lets this process open as many files and connections as the system allows it at all: a fleet has more than the
+/// usual thousand. Where it cannot, it goes on with what it has.
+pub fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, current = limit.current, "the number of open files stays as it is");
+    }
 }
 
 /// How long this host has been up, suspended or not; none where the system does not tell. Never set back.

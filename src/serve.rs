@@ -9,18 +9,20 @@ use crate::archive::{self, Keeping};
 use crate::checkpoints::{self, Maker};
 use crate::cli::ServeArgs;
 use crate::config::{Config, LogFormat, Logging, Overrides};
+use crate::doors::{Doors, listen};
 use crate::embedded::{Switchboard, derived_id, embedded_sleds, until_registered};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::notify::Manager;
-use crate::real::{SystemClock, SystemIds};
+use crate::real::{SystemClock, SystemIds, raise_open_files};
 use crate::sled_keys::fleet_secret;
+use crate::stopping::{Stage, in_time};
 use crate::store::{
     Keeper, keep_index, keep_small, must_be_whole, open_cache, open_failure, open_journal, tell,
 };
 use actors::control::Predecessor;
 use actors::projects::ProjectAsk;
 use actors::{Census, ControlPlane, Env, Fatal, Limits, RequestContext, SledConnector, TimerPeriods};
-use api::{Access, ApiConfig, ApiState, LogKeeper, Phase, Readiness};
+use api::{Access, ApiState, LogKeeper, Phase, Readiness};
 use eventlog::cache::Cache;
 use eventlog::journal::{Recovery, StoreId, StoreLock};
 use eventlog::{Log, Position, ReadError, Version};
@@ -34,9 +36,7 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
 
 /// Version shown and journaled.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -44,8 +44,6 @@ pub const BUILD: &str = env!("CARGO_PKG_VERSION");
 const FIRST_PROJECT: &str = "demo";
 /// What tells the project's id from others derived from the same store.
 const FIRST_PROJECT_TAG: u8 = 0x01;
-/// Longest wait for connections to finish at shutdown.
-const CONNECTIONS_MAX: Duration = Duration::from_secs(5);
 /// How long a stop waits for a last checkpoint.
 const CHECKPOINT_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -63,6 +61,7 @@ pub async fn run(args: &ServeArgs) -> Outcome {
     start_logging(&config.logging)?;
     let gate = Gate::open(&config)?;
     let manager = Manager::from_env();
+    raise_open_files();
     let secret = fleet_secret(config.sleds.secret(), config.server.sled_listen)?.map(Arc::new);
     // An address that is taken is found out before anything is opened; who connects meanwhile waits.
     let listeners = (listen(config.server.listen).await?, listen(config.server.sled_listen).await?);
@@ -77,10 +76,25 @@ pub async fn run(args: &ServeArgs) -> Outcome {
         started = Daemon::start(&config, secret.clone(), args.accept_loss) => started,
     };
     let (daemon, report) = started?;
-    let doors = (&gate, secret, &manager);
-    let ended = daemon.serve(&config, listeners, (signals, reload), doors, &report).await;
-    daemon.stop().await;
-    ended
+    let state = daemon.state(gate.access(), secret.map_or(Access::Anybody, Access::Sleds));
+    let doors = Doors::open(&config, listeners, state)?;
+    daemon.ready.enter(Phase::Ready);
+    greet(&config, doors.addresses, &report);
+    manager.ready();
+    let ended = daemon.until_the_end(&mut signals, reload, (&gate, &manager)).await;
+    manager.stopping();
+    daemon.ready.enter(match &ended {
+        Ok(()) => Phase::ShuttingDown,
+        Err(failure) => Phase::Failed(failure.what.clone()),
+    });
+    eprintln!("stopping; nothing acknowledged is lost");
+    let stage = Stage::new("requests under way");
+    let stopped = in_time(&mut signals, &stage, async {
+        doors.close().await;
+        daemon.stop(&stage).await;
+    });
+    let stopped = stopped.await;
+    ended.and(stopped)
 }
 
 /// Logs on stderr from here on.
@@ -241,58 +255,23 @@ impl Daemon {
         Ok((daemon, report))
     }
 
-    /// Listens until a signal or a failure.
-    async fn serve(
-        &self,
-        config: &Config,
-        (clients, sleds): (TcpListener, TcpListener),
-        (signals, reload): (Signals, Option<Signal>),
-        (gate, secret, manager): (&Gate, Option<Arc<FleetSecret>>, &Manager),
-        report: &Report,
-    ) -> Outcome {
-        let addresses = (local(&clients)?, local(&sleds)?);
-        let state = ApiState {
+    /// What the listeners serve.
+    fn state(&self, access: Access, sled_access: Access) -> ApiState {
+        ApiState {
             control: self.control.clone(),
             projections: self.projections.clone(),
             ready: Arc::clone(&self.ready),
             build: BUILD.to_owned(),
             keeper: Some(Arc::clone(&self.keeper)),
             archive: Some(self.archive.clone()),
-            access: gate.access(),
-            sled_access: secret.map_or(Access::Anybody, Access::Sleds),
-        };
-        let (stop, stopping) = watch::channel(false);
-        let until = |mut stopping: watch::Receiver<bool>| async move {
-            // A sender that is gone means the same.
-            let _ = stopping.wait_for(|stop| *stop).await;
-        };
-        let limits = limits(&config.limits);
-        let for_clients =
-            tokio::spawn(api::serve(clients, state.clone(), limits.clone(), until(stopping.clone())));
-        let for_sleds = tokio::spawn(api::serve_sleds(sleds, state, limits, until(stopping)));
-        self.ready.enter(Phase::Ready);
-        greet(config, addresses, report);
-        manager.ready();
-        let ended = self.until_the_end(signals, reload, (gate, manager)).await;
-        manager.stopping();
-        self.ready.enter(match &ended {
-            Ok(()) => Phase::ShuttingDown,
-            Err(failure) => Phase::Failed(failure.what.clone()),
-        });
-        let _ = stop.send(true);
-        let both = async {
-            let _ = for_clients.await;
-            let _ = for_sleds.await;
-        };
-        if tokio::time::timeout(CONNECTIONS_MAX, both).await.is_err() {
-            tracing::warn!("connections were cut off");
+            access,
+            sled_access,
         }
-        ended
     }
 
     async fn until_the_end(
         &self,
-        mut signals: Signals,
+        signals: &mut Signals,
         mut reload: Option<Signal>,
         (gate, manager): (&Gate, &Manager),
     ) -> Outcome {
@@ -320,8 +299,8 @@ impl Daemon {
         }
     }
 
-    async fn stop(self) {
-        eprintln!("stopping; nothing acknowledged is lost");
+    async fn stop(self, stage: &Stage) {
+        stage.enter("the sleds in this process");
         // The simulated hosts live on in their state files, as real ones would without their control plane.
         for sled in &self.sleds {
             sled.shutdown().await;
@@ -330,11 +309,14 @@ impl Daemon {
         if let Some(making) = &self.making {
             making.abort();
         }
+        stage.enter("appends under way");
         self.control.shutdown().await;
+        stage.enter("the read model");
         // Both end with the log, after bringing the cache up to date.
         let _ = self.projector.await;
         let _ = self.indexer.await;
         // Last, because nothing needs it: without it the next start only takes longer.
+        stage.enter("a last checkpoint");
         if let Some(maker) = self.maker
             && tokio::time::timeout(CHECKPOINT_PATIENCE, maker.stop()).await.is_err()
         {
@@ -401,25 +383,6 @@ fn environment(
     }
 }
 
-/// Bounds of the listeners, as far as they are settings.
-fn limits(limits: &crate::config::Limits) -> ApiConfig {
-    ApiConfig {
-        body_bytes_max: limits.body_bytes_max,
-        uri_bytes_max: limits.uri_bytes_max,
-        head_bytes_max: limits.head_bytes_max,
-        headers_max: limits.headers_max,
-        connections_max: limits.connections_max,
-        requests_max: limits.requests_max,
-        feeds_max: limits.feeds_max,
-        head_time: Duration::from_secs(limits.head_s),
-        body_time: Duration::from_secs(limits.body_s),
-        request_time: Duration::from_secs(limits.request_s),
-        write_stall: Duration::from_secs(limits.write_stall_s),
-        fresh_wait: Duration::from_secs(limits.fresh_wait_s),
-        ..ApiConfig::default()
-    }
-}
-
 /// Limits that decisions use.
 pub fn policy(config: &Config) -> Policy {
     let instances = &config.instances;
@@ -473,17 +436,6 @@ async fn first_project(control: &ControlPlane, store: StoreId) -> Outcome {
             Ok(())
         }
     }
-}
-
-async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address).await.map_err(|error| {
-        Failure::new(Exit::Refused, format!("cannot listen on {address}: {error}"))
-            .hint("is another daemon running? choose another address with --listen and --sled-listen")
-    })
-}
-
-fn local(listener: &TcpListener) -> Result<std::net::SocketAddr, Failure> {
-    listener.local_addr().map_err(|error| Failure::new(Exit::Refused, format!("no address: {error}")))
 }
 
 /// For people, on stderr: where it is, what was recovered, what to type next.

@@ -1,19 +1,25 @@
-//! `musher sled run`: one simulated sled as a process of its own, reached over HTTP like a real one.
+//! `musher sled run`: simulated sleds in a process of their own, reached over HTTP like real ones.
 //!
-//! * Its identity (`sled.json`) and its VMMs (`state.jsonl`) outlive the process: ending it, by a signal or by
+//! * A sled's identity (`sled.json`) and its VMMs (`state.jsonl`) outlive the process: ending it, by a signal or by
 //!   `kill -9`, is a restart of the agent, and no guest notices.
 //! * A reboot of this host, or `--reboot`, is a new boot: no VMM is left.
 //! * It registers for ever: a control plane that is away, or refuses, is asked again.
+//! * With `--count`, the sleds share the process and nothing else: each has its directory, its listener and its
+//!   connections, as if it were alone.
+
+mod announced;
+mod identity;
 
 use crate::cli::SledRunArgs;
 use crate::config::{LogFormat, Logging};
 use crate::exit::{Exit, Failure, Outcome};
-use crate::real::{SystemClock, SystemIds, host_boot, host_uptime};
+use crate::real::raise_open_files;
 use crate::serve::{Signals, start_logging};
 use crate::sled_keys::agent_key;
-use actors::{Clock as _, IdSource as _};
+use crate::stopping::{Stage, in_time};
+use announced::Announced;
 use eventlog::journal::StoreLock;
-use serde::{Deserialize, Serialize};
+use identity::Identity;
 use sim_sled::embedded::{EmbeddedSled, Fabric, Options, StateFileError};
 use sim_sled::faults::Faults;
 use sim_sled::machine::{Config, DirtyRate, Span};
@@ -21,18 +27,17 @@ use sim_sled::peers;
 use sim_sled::server::{self, ServerLimits};
 use sim_sled::weather::{Unreliable, Weather};
 use sled_protocol::{
-    AgentAddr, BootId, ControlPlaneClient, ControlPlaneError, HttpTimeouts, HttpTransport, PropolisId,
-    RegisterSled, RenewLease, SledId, SledKey, SledLease, SledResources, SledVmmState,
+    AgentAddr, ControlPlaneClient, HttpTimeouts, HttpTransport, RegisterSled, SledError, SledKey,
+    SledResources,
 };
-use std::io::Write as _;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use uuid::Uuid;
+use tokio::task::{JoinHandle, JoinSet};
 
 /// How long a call of the control plane may take.
 const TIMEOUTS: HttpTimeouts =
@@ -44,57 +49,165 @@ const IDLE_RENEWAL_SECONDS: u64 = 15;
 /// Longest latency, in milliseconds: beyond it every call of the daemon times out.
 const LATENCY_MS_MAX: u64 = 60_000;
 
-/// Runs the sled until a signal ends it.
+/// Runs the sleds until a signal ends them.
 pub async fn run(args: &SledRunArgs) -> Outcome {
     let (fails_per_million, control_plane) = check(args)?;
     let key = agent_key(args.key.as_deref(), args.listen)?;
     start_logging(&Logging { format: LogFormat::Text, filter: "info".to_owned() })?;
+    raise_open_files();
     let mut signals = Signals::listen()?;
-    let dir = args.data.clone().unwrap_or_else(|| Path::new("sleds").join(&args.name));
-    std::fs::create_dir_all(&dir).map_err(|error| cannot("make", &dir, &error))?;
-    let _lock = StoreLock::acquire(&dir).map_err(|error| {
-        Failure::new(Exit::Refused, format!("the sled's directory cannot be taken: {error}"))
-            .hint("one process per sled: give each its own --name or --data")
-    })?;
-    let mut identity = Identity::take_up(&dir, args.reboot, key.as_ref())?;
-    let listener = listen(args.listen, identity.port).await?;
-    let bound = listener
-        .local_addr()
-        .map_err(|error| Failure::new(Exit::Refused, format!("the agent has no address: {error}")))?;
-    identity.port = Some(bound.port());
-    let config = config(args, &identity, &advertised(args, bound)?)?;
-    // Only now is a new boot one: a refusal up to here must not cost the VMMs of the last.
-    identity.store(&dir)?;
-
-    let latency = Span::millis(args.latency / 2, args.latency + args.latency / 2);
-    let is_calm = fails_per_million == 0 && args.latency == 0;
-    let weather = (!is_calm).then(|| Weather::new(config.sled_id, args.seed, fails_per_million, latency));
-    let (outward, messages) = mpsc::channel(peers::QUEUE_MAX);
-    let sled =
-        open(config, &identity, &dir, weather, (&control_plane, key.as_ref()), Fabric::reaching(outward))?;
-    let posting = tokio::spawn(peers::post_all(messages, weather, key.as_ref().map(SledKey::to_peer)));
-    let (stop, mut stopping) = watch::channel(false);
-    let until_stopped = async move {
-        // A sender that is gone means the same.
-        let _ = stopping.wait_for(|stop| *stop).await;
-    };
-    let mut serving =
-        tokio::spawn(server::serve(listener, sled.clone(), ServerLimits::default(), key, until_stopped));
-    greet(args, bound, &dir, &sled);
+    let surroundings = Surroundings { args, fails_per_million, control_plane, key };
+    let (stop, stopping) = watch::channel(false);
+    let (mut running, mut serving) = (Vec::new(), JoinSet::new());
+    for one in each(args) {
+        let (sled, listener) = surroundings.start(&one).await?;
+        let (embedded, key, mut stopping) =
+            (sled.embedded.clone(), surroundings.key.clone(), stopping.clone());
+        let until_stopped = async move {
+            // A sender that is gone means the same.
+            let _ = stopping.wait_for(|stop| *stop).await;
+        };
+        serving.spawn(server::serve(listener, embedded, ServerLimits::default(), key, until_stopped));
+        running.push(sled);
+    }
+    greet(args, &running);
     let ended = tokio::select! {
         biased;
         () = signals.any() => Ok(()),
-        broken = &mut serving => Err(Failure::new(Exit::Refused, format!("the agent's listener broke: {broken:?}"))),
+        broken = serving.join_next() => Err(Failure::new(Exit::Refused, format!("an agent's listener broke: {broken:?}"))),
     };
-    let _ = stop.send(true);
-    if ended.is_ok() {
-        // Requests under way finish; it has its own bound.
-        let _ = serving.await;
+    let stage = Stage::new("requests under way");
+    let stopped = in_time(&mut signals, &stage, async {
+        let _ = stop.send(true);
+        while serving.join_next().await.is_some() {}
+        stage.enter("the sleds' tasks");
+        for sled in &running {
+            sled.embedded.shutdown().await;
+            sled.posting.abort();
+        }
+    });
+    let stopped = stopped.await;
+    eprintln!("stopped; the VMMs stay in {} until it is started again", directory(args).display());
+    ended.and(stopped)
+}
+
+/// One of the sleds that the command line asks for.
+struct One {
+    name: String,
+    dir: PathBuf,
+    seed: u64,
+}
+
+/// Where the sled is kept, or all of them are.
+fn directory(args: &SledRunArgs) -> PathBuf {
+    args.data.clone().unwrap_or_else(|| Path::new("sleds").join(&args.name))
+}
+
+/// The sleds that the command line asks for: one of that name, or so many that are numbered.
+fn each(args: &SledRunArgs) -> Vec<One> {
+    let dir = directory(args);
+    if args.count == 1 {
+        return vec![One { name: args.name.clone(), dir, seed: args.seed }];
     }
-    sled.shutdown().await;
-    posting.abort();
-    eprintln!("stopped; its VMMs stay in {} until it is started again", dir.display());
-    ended
+    let numbered = |n: u16| One {
+        name: format!("{}-{n}", args.name),
+        dir: dir.join(n.to_string()),
+        seed: args.seed.wrapping_add(n.into()),
+    };
+    (0..args.count).map(numbered).collect()
+}
+
+/// A sled that runs.
+struct Running {
+    _lock: StoreLock,
+    embedded: EmbeddedSled,
+    posting: JoinHandle<Result<(), SledError>>,
+    bound: SocketAddr,
+}
+
+/// What all sleds of the process have in common.
+struct Surroundings<'a> {
+    args: &'a SledRunArgs,
+    fails_per_million: u32,
+    control_plane: AgentAddr,
+    key: Option<SledKey>,
+}
+
+impl Surroundings<'_> {
+    /// Takes up one sled, or begins it.
+    async fn start(&self, one: &One) -> Result<(Running, TcpListener), Failure> {
+        let (args, dir) = (self.args, &one.dir);
+        std::fs::create_dir_all(dir).map_err(|error| cannot("make", dir, &error))?;
+        let lock = StoreLock::acquire(dir).map_err(|error| {
+            Failure::new(Exit::Refused, format!("the sled's directory cannot be taken: {error}"))
+                .hint("one process per sled: give each its own --name or --data")
+        })?;
+        let mut identity = Identity::take_up(dir, args.reboot, self.key.as_ref())?;
+        let listener = listen(args.listen, identity.port).await?;
+        let bound = listener
+            .local_addr()
+            .map_err(|error| Failure::new(Exit::Refused, format!("the agent has no address: {error}")))?;
+        identity.port = Some(bound.port());
+        if args.adopt {
+            identity.store_id = None;
+        }
+        let config = config(args, one, &identity, &advertised(args, bound)?)?;
+        // Only now is a new boot one: a refusal up to here must not cost the VMMs of the last.
+        identity.store(dir)?;
+        let latency = Span::millis(args.latency / 2, args.latency + args.latency / 2);
+        let is_calm = self.fails_per_million == 0 && args.latency == 0;
+        let weather =
+            (!is_calm).then(|| Weather::new(config.sled_id, one.seed, self.fails_per_million, latency));
+        let (outward, messages) = mpsc::channel(peers::QUEUE_MAX);
+        let embedded = self.open(config, identity, dir, weather, Fabric::reaching(outward))?;
+        let token = self.key.as_ref().map(SledKey::to_peer);
+        let posting = tokio::spawn(peers::post_all(messages, weather, token));
+        Ok((Running { _lock: lock, embedded, posting, bound }, listener))
+    }
+
+    fn open(
+        &self,
+        config: Config,
+        identity: Identity,
+        dir: &Path,
+        weather: Option<Weather>,
+        fabric: Fabric,
+    ) -> Result<EmbeddedSled, Failure> {
+        let transport = HttpTransport::new(TIMEOUTS).map_err(|error| {
+            Failure::new(Exit::Refused, format!("the control plane cannot be reached: {error}"))
+        })?;
+        let client = transport.control_plane(&self.control_plane);
+        let mut client: Arc<dyn ControlPlaneClient> = match &self.key {
+            Some(key) => Arc::new(client.with_token(key.to_control_plane())),
+            None => Arc::new(client),
+        };
+        if let Some(weather) = weather {
+            client = Arc::new(Unreliable::new(client, weather));
+        }
+        let (boot_id, opened_at_micros) = (identity.boot_id, identity.now_micros());
+        let announced = Announced::new(client, &config.name, identity, dir.to_owned());
+        let opened = EmbeddedSled::open(Options {
+            config,
+            boot_id,
+            state_file: Some(dir.join("state.jsonl")),
+            opened_at_micros,
+            control_plane: Arc::new(announced),
+            fabric,
+        });
+        let sled = opened.map_err(|error| {
+            let exit = match &error {
+                StateFileError::Damaged { .. } | StateFileError::TooLarge { .. } => Exit::Damaged,
+                StateFileError::Read { .. } | StateFileError::Write(_) => Exit::Refused,
+            };
+            Failure::new(exit, error.to_string()).hint(
+                "start it with --reboot if its VMMs may be lost; a damaged file must be removed as well",
+            )
+        })?;
+        if let Some(weather) = weather {
+            sled.set_faults(Faults::default().in_weather(weather));
+        }
+        Ok(sled)
+    }
 }
 
 /// What can be refused before anything is touched: the share of failures in millionths, and whom it serves.
@@ -105,6 +218,10 @@ fn check(args: &SledRunArgs) -> Result<(u32, AgentAddr), Failure> {
     }
     if args.latency > LATENCY_MS_MAX {
         return Err(usage(format!("--latency is {} ms; it must be at most {LATENCY_MS_MAX}", args.latency)));
+    }
+    if args.count > 1 && args.listen.is_some_and(|listen| listen.port() != 0) {
+        return Err(usage(format!("--count is {}, and one port cannot be all of theirs", args.count))
+            .hint("give --listen a port of 0: each takes one that is free"));
     }
     if args.name.contains(['/', '\\']) || args.name.starts_with('.') {
         return Err(usage(format!(
@@ -121,85 +238,7 @@ fn check(args: &SledRunArgs) -> Result<(u32, AgentAddr), Failure> {
     Ok((fails_per_million, control_plane))
 }
 
-/// What stays of a sled when its process ends, beside its VMMs.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Identity {
-    sled_id: SledId,
-    boot_id: BootId,
-    /// The boot of the host that this boot of the sled is in.
-    host_boot: Uuid,
-    /// What the wall clock said when the host's uptime was zero, in microseconds: its agents count from there, so
-    /// that a wall clock that is set back lengthens no lease.
-    #[serde(default)]
-    zero_micros: Option<u64>,
-    /// Where it listened: its address should survive a restart of the agent.
-    port: Option<u16>,
-}
-
-impl Identity {
-    fn take_up(dir: &Path, reboot: bool, key: Option<&SledKey>) -> Result<Self, Failure> {
-        let host_boot = host_boot();
-        let path = Self::path(dir);
-        let mut identity: Self = match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| {
-                Failure::new(Exit::Damaged, format!("{} is damaged: {error}", path.display()))
-                    .hint("remove the directory: the sled is then another one, and its VMMs are gone")
-            })?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Self {
-                sled_id: key.map_or_else(|| SledId::from_uuid(SystemIds.uuid()), SledKey::sled),
-                boot_id: BootId::from_uuid(SystemIds.uuid()),
-                host_boot,
-                zero_micros: None,
-                port: None,
-            },
-            Err(error) => return Err(cannot("read", &path, &error)),
-        };
-        if let Some(key) = key.filter(|key| key.sled() != identity.sled_id) {
-            let what =
-                format!("the key is of sled {}, and this directory of sled {}", key.sled(), identity.sled_id);
-            return Err(Failure::new(Exit::Refused, what)
-                .hint("make its own: musher sled key --secret FILE --sled ID; or give it another --data"));
-        }
-        if reboot || identity.host_boot != host_boot {
-            identity.boot_id = BootId::from_uuid(SystemIds.uuid());
-            identity.host_boot = host_boot;
-            identity.zero_micros = None;
-        }
-        if identity.zero_micros.is_none() {
-            identity.zero_micros = uptime_micros().map(|up| SystemClock.now().micros().saturating_sub(up));
-        }
-        Ok(identity)
-    }
-
-    /// The time by the host's own count, in microseconds since the Unix epoch.
-    fn now_micros(&self) -> u64 {
-        let counted = self.zero_micros.zip(uptime_micros()).map(|(zero, up)| zero.saturating_add(up));
-        counted.unwrap_or_else(|| SystemClock.now().micros())
-    }
-
-    /// Replaced as a whole and synced: an id that was registered must not be forgotten.
-    fn store(&self, dir: &Path) -> Outcome {
-        let path = Self::path(dir);
-        let write = || {
-            let mut file = tempfile::NamedTempFile::new_in(dir)?;
-            file.write_all(&serde_json::to_vec_pretty(self)?)?;
-            file.as_file().sync_all()?;
-            file.persist(&path).map_err(|error| error.error)?;
-            std::fs::File::open(dir)?.sync_all()
-        };
-        write().map_err(|error| cannot("write", &path, &error))
-    }
-
-    fn path(dir: &Path) -> PathBuf {
-        dir.join("sled.json")
-    }
-}
-
-fn uptime_micros() -> Option<u64> {
-    u64::try_from(host_uptime()?.as_micros()).ok()
-}
-
-fn cannot(verb: &str, path: &Path, error: &std::io::Error) -> Failure {
+fn cannot(verb: &str, path: &Path, error: &io::Error) -> Failure {
     Failure::new(Exit::Refused, format!("cannot {verb} {}: {error}", path.display()))
 }
 
@@ -228,8 +267,13 @@ fn advertised(args: &SledRunArgs, bound: SocketAddr) -> Result<AgentAddr, Failur
     })
 }
 
-fn config(args: &SledRunArgs, identity: &Identity, advertised: &AgentAddr) -> Result<Config, Failure> {
-    let mut config = Config::new(identity.sled_id, &args.name, &advertised.to_string(), args.seed);
+fn config(
+    args: &SledRunArgs,
+    one: &One,
+    identity: &Identity,
+    advertised: &AgentAddr,
+) -> Result<Config, Failure> {
+    let mut config = Config::new(identity.sled_id, &one.name, &advertised.to_string(), one.seed);
     config.cpu_family.clone_from(&args.cpu_family);
     config.resources = SledResources { threads: args.threads, memory: args.ram.saturating_mul(1 << 30) };
     config.idle_renewal_seconds = Some(IDLE_RENEWAL_SECONDS);
@@ -242,106 +286,36 @@ fn config(args: &SledRunArgs, identity: &Identity, advertised: &AgentAddr) -> Re
         resources: config.resources,
         cpu_family: config.cpu_family.clone(),
         api_addr: config.api_addr.clone(),
+        store_id: None,
     };
     registration.validate().map_err(|invalid| Failure::new(Exit::Usage, invalid.to_string()))?;
     Ok(config)
 }
 
-fn open(
-    config: Config,
-    identity: &Identity,
-    dir: &Path,
-    weather: Option<Weather>,
-    (control_plane, key): (&AgentAddr, Option<&SledKey>),
-    fabric: Fabric,
-) -> Result<EmbeddedSled, Failure> {
-    let transport = HttpTransport::new(TIMEOUTS).map_err(|error| {
-        Failure::new(Exit::Refused, format!("the control plane cannot be reached: {error}"))
-    })?;
-    let client = transport.control_plane(control_plane);
-    let mut client: Arc<dyn ControlPlaneClient> = match key {
-        Some(key) => Arc::new(client.with_token(key.to_control_plane())),
-        None => Arc::new(client),
-    };
-    if let Some(weather) = weather {
-        client = Arc::new(Unreliable::new(client, weather));
-    }
-    let opened = EmbeddedSled::open(Options {
-        config,
-        boot_id: identity.boot_id,
-        state_file: Some(dir.join("state.jsonl")),
-        opened_at_micros: identity.now_micros(),
-        control_plane: Arc::new(Announced::new(client)),
-        fabric,
-    });
-    let sled = opened.map_err(|error| {
-        let exit = match &error {
-            StateFileError::Damaged { .. } | StateFileError::TooLarge { .. } => Exit::Damaged,
-            StateFileError::Read { .. } | StateFileError::Write(_) => Exit::Refused,
-        };
-        Failure::new(exit, error.to_string())
-            .hint("start it with --reboot if its VMMs may be lost; a damaged file must be removed as well")
-    })?;
-    if let Some(weather) = weather {
-        sled.set_faults(Faults::default().in_weather(weather));
-    }
-    Ok(sled)
-}
-
 /// For people, on stderr: where it is, what it holds, what to type next.
-fn greet(args: &SledRunArgs, bound: SocketAddr, dir: &Path, sled: &EmbeddedSled) {
-    let held = sled.with_machine(|machine, _| machine.vmms().filter(|vmm| vmm.is_live()).count());
-    eprintln!("musher sled {} is ready on http://{bound} (control plane: {})", args.name, args.control_plane);
-    eprintln!("  data      {} ({} VMM(s) taken up)", dir.display(), held.unwrap_or(0));
-    eprintln!("  size      {} threads, {} GiB, {}", args.threads, args.ram, args.cpu_family);
-    eprintln!("  try       musher sled list");
-}
-
-type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, ControlPlaneError>> + Send + 'a>>;
-
-/// Tells people what became of registering, whenever that changes.
-struct Announced {
-    control_plane: Arc<dyn ControlPlaneClient>,
-    said: Mutex<String>,
-}
-
-impl Announced {
-    const fn new(control_plane: Arc<dyn ControlPlaneClient>) -> Self {
-        Self { control_plane, said: Mutex::new(String::new()) }
-    }
-
-    fn say(&self, outcome: &Result<SledLease, ControlPlaneError>) {
-        let text = match outcome {
-            Ok(lease) => format!("registered; lease epoch {}", lease.lease_epoch),
-            Err(error) => format!("not registered, trying again: {error}"),
-        };
-        // A text is whole whatever panicked elsewhere.
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
-        if *said != text {
-            if outcome.is_ok() {
-                tracing::info!("{text}");
-            } else {
-                tracing::warn!("{text}");
-            }
-            *said = text;
+fn greet(args: &SledRunArgs, running: &[Running]) {
+    let live = |sled: &Running| {
+        sled.embedded
+            .with_machine(|machine, _| machine.vmms().filter(|vmm| vmm.is_live()).count())
+            .unwrap_or(0)
+    };
+    let held: usize = running.iter().map(live).sum();
+    let (name, control_plane) = (&args.name, &args.control_plane);
+    match running {
+        [sled] => {
+            eprintln!(
+                "musher sled {name} is ready on http://{} (control plane: {control_plane})",
+                sled.bound
+            );
+        }
+        many => {
+            eprintln!(
+                "musher sleds {name}-0 to {name}-{} are ready (control plane: {control_plane})",
+                many.len() - 1
+            );
         }
     }
-}
-
-impl ControlPlaneClient for Announced {
-    fn report(&self, sled: SledId, vmm: PropolisId, state: SledVmmState) -> Call<'_, ()> {
-        self.control_plane.report(sled, vmm, state)
-    }
-
-    fn register(&self, request: RegisterSled) -> Call<'_, SledLease> {
-        Box::pin(async move {
-            let outcome = self.control_plane.register(request).await;
-            self.say(&outcome);
-            outcome
-        })
-    }
-
-    fn renew(&self, sled: SledId, request: RenewLease) -> Call<'_, ()> {
-        self.control_plane.renew(sled, request)
-    }
+    eprintln!("  data      {} ({held} VMM(s) taken up)", directory(args).display());
+    eprintln!("  size      {} threads, {} GiB, {}", args.threads, args.ram, args.cpu_family);
+    eprintln!("  try       musher sled list");
 }

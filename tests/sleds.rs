@@ -10,8 +10,12 @@ mod faulty;
 mod keys;
 #[path = "sleds/lease.rs"]
 mod lease;
+#[path = "sleds/many.rs"]
+mod many;
 #[path = "sleds/migration.rs"]
 mod migration;
+#[path = "sleds/ours.rs"]
+mod ours;
 #[path = "sleds/process.rs"]
 mod process;
 #[path = "sleds/proxy.rs"]

@@ -144,18 +144,16 @@ impl ControlPlane {
         context: RequestContext,
     ) -> Result<Accepted, CommandError> {
         self.must_be_open()?;
-        self.must_be_creatable(&new.spec).await?;
+        self.must_be_creatable(&new.spec)?;
         let id = InstanceId::new(self.inner.env.ids.uuid());
         self.command(id, Ask::Create { spec: Box::new(new.spec), start: new.start }, context).await
     }
 
     /// Refuses what the instance's actor would refuse, before there is one: a refusal then claims no stream.
     /// The actor asks again; in between the answer may change.
-    async fn must_be_creatable(&self, spec: &InstanceSpec) -> Result<(), CommandError> {
+    fn must_be_creatable(&self, spec: &InstanceSpec) -> Result<(), CommandError> {
         spec.validate().map_err(Rejected::from)?;
-        let (project, name) = (spec.project, spec.name.clone());
-        let look = self.inner.ledger.look(0, move |ledger| ledger.may_grant_instance(project, &name)).await;
-        Ok(look.map_err(|gone| CommandError::Unavailable(gone.to_string()))??)
+        Ok(self.inner.ledger.glance(|ledger| ledger.may_grant_instance(spec.project, &spec.name))?)
     }
 
     /// Does what is asked of an existing instance.
@@ -166,7 +164,7 @@ impl ControlPlane {
         context: RequestContext,
     ) -> Result<Accepted, CommandError> {
         self.must_be_open()?;
-        self.must_exist(id).await?;
+        self.must_exist(id)?;
         self.command(id, ask, context).await
     }
 
@@ -206,7 +204,7 @@ impl ControlPlane {
 
     /// The instance's state, from its actor.
     pub async fn instance(&self, id: InstanceId) -> Result<Box<Instance>, CommandError> {
-        self.must_exist(id).await?;
+        self.must_exist(id)?;
         let (reply, answer) = oneshot::channel();
         self.inner.instances.send(id, InstanceMsg::Get(reply)).map_err(undeliverable)?;
         let ended = |_| CommandError::Unavailable("the instance's actor restarts; try again".to_owned());
@@ -215,15 +213,12 @@ impl ControlPlane {
     }
 
     /// Ids that were never created must not activate anything.
-    async fn must_exist(&self, id: InstanceId) -> Result<(), CommandError> {
+    fn must_exist(&self, id: InstanceId) -> Result<(), CommandError> {
         if let Some(why) = self.damaged(id) {
             return Err(CommandError::Unavailable(format!("the instance is quarantined: {why}")));
         }
-        match self.inner.ledger.look(0, move |ledger| ledger.has_instance(id)).await {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Rejected::NoSuchInstance(id).into()),
-            Err(gone) => Err(CommandError::Unavailable(gone.to_string())),
-        }
+        let exists = self.inner.ledger.glance(|ledger| ledger.has_instance(id));
+        if exists { Ok(()) } else { Err(Rejected::NoSuchInstance(id).into()) }
     }
 
     pub(crate) fn must_be_open(&self) -> Result<(), CommandError> {
@@ -260,6 +255,11 @@ impl ControlPlane {
             sleds.push((load, status));
         }
         Ok(sleds)
+    }
+
+    /// What sleds have answered so far over HTTP.
+    pub fn sled_calls(&self) -> Vec<wire::CallCount> {
+        self.inner.env.connector.calls()
     }
 
     /// How far the network's peers are.
@@ -417,8 +417,7 @@ impl Intake {
         let inner = &self.control.inner;
         let unavailable = |why: String| ControlPlaneError::Unavailable(why);
         state.validate().map_err(|invalid| ControlPlaneError::Malformed(invalid.to_string()))?;
-        let place = inner.ledger.look(0, move |ledger| ledger.vmm(vmm)).await;
-        let place = place.map_err(|gone| unavailable(gone.to_string()))?.ok_or(ControlPlaneError::Unknown)?;
+        let place = inner.ledger.glance(|ledger| ledger.vmm(vmm)).ok_or(ControlPlaneError::Unknown)?;
         if place.sled != sled {
             return Err(ControlPlaneError::Malformed(Rejected::WrongSled.to_string()));
         }
@@ -482,8 +481,7 @@ impl ControlPlaneClient for Intake {
             request.validate().map_err(|invalid| ControlPlaneError::Malformed(invalid.to_string()))?;
             let id = SledId::new(sled.as_uuid());
             // Ids that never registered must not activate anything.
-            let is_known = self.control.inner.ledger.look(0, move |ledger| ledger.has_sled(id)).await;
-            if !is_known.map_err(|gone| ControlPlaneError::Unavailable(gone.to_string()))? {
+            if !self.control.inner.ledger.glance(|ledger| ledger.has_sled(id)) {
                 return Err(ControlPlaneError::Unknown);
             }
             let boot = BootId::new(request.boot_id.as_uuid());

@@ -2,7 +2,7 @@
 
 use eventlog::{Cache, Log};
 use lifecycle::{Policy, Retention, SledId, Timestamp};
-use sled_protocol::{Producers, SledClient, Switch};
+use sled_protocol::{CallCount, Producers, SledClient, Switch};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -34,6 +34,11 @@ pub trait SledConnector: Send + Sync {
     /// A client for the sled, whose agent listens at `address` (empty if it lives in this process); none if
     /// it cannot be reached from here at present.
     fn connect(&self, sled: SledId, address: &str) -> Option<Arc<dyn SledClient>>;
+
+    /// What sleds have answered so far over HTTP; nothing where none is reached that way.
+    fn calls(&self) -> Vec<CallCount> {
+        Vec::new()
+    }
 }
 
 /// Bounds of the shells, from the configuration.

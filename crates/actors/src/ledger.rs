@@ -7,6 +7,10 @@
 //! A damaged place in the log is passed over: what the streams that lost a record there held before it stays
 //! held, and nothing that they say after it is believed.
 //!
+//! What needs no position is looked up under a lock, beside the actor: most of what a daemon is asked only wants to know
+//! where something is, and a message there and back costs more than the answer. A change is made under the same lock,
+//! one event at a time, so that a look sees whole events and never waits long.
+//!
 //! A panic here ends the process: the open grants are only reproducible with every asker gone.
 
 use crate::env::Env;
@@ -22,7 +26,7 @@ use lifecycle::{
 use ractor::{Actor, ActorCell, ActorProcessingErr, ActorRef};
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use tokio::sync::oneshot;
 
 /// Records folded per message: the ledger answers grants in between.
@@ -48,7 +52,8 @@ pub(crate) enum Folded {
 
 /// The pure ledger and how far it has folded.
 struct Fold {
-    ledger: Ledger,
+    /// Written by the actor alone.
+    ledger: Arc<RwLock<Ledger>>,
     /// Where what the network shall be is left for the pushers.
     desk: Arc<Desk>,
     position: Position,
@@ -133,6 +138,7 @@ pub(crate) struct LedgerGone;
 #[derive(Clone)]
 pub(crate) struct LedgerHandle {
     actor: ActorRef<LedgerMsg>,
+    ledger: Arc<RwLock<Ledger>>,
 }
 
 impl LedgerHandle {
@@ -145,6 +151,8 @@ impl LedgerHandle {
     ) -> Result<(Self, Arc<Desk>), super::StartError> {
         let SharedFold { position, ledger, book } = known;
         let desk = Arc::new(Desk::at(position.get(), book, &ledger));
+        let ledger = Arc::new(RwLock::new(ledger));
+        let shared = Arc::clone(&ledger);
         let mut fold = Fold { ledger, desk: Arc::clone(&desk), position, quarantined: BTreeSet::new() };
         loop {
             match env.log.read_all(fold.position.next(), FOLD_RECORDS_MAX) {
@@ -180,7 +188,7 @@ impl LedgerHandle {
                 env.fatal.raise("the ledger's follower of the log has panicked".to_owned());
             }
         });
-        Ok((Self { actor }, desk))
+        Ok((Self { actor, ledger: shared }, desk))
     }
 
     /// Its actor.
@@ -265,6 +273,12 @@ impl LedgerHandle {
     /// Says that a new incarnation has read its stream up to `position`.
     pub(crate) fn barrier(&self, instance: InstanceId, epoch: Epoch, position: u64) {
         let _ = self.tell(position, Request::Barrier { instance, epoch });
+    }
+
+    /// Looks at the fold as it is. Nothing else is told while this looks: it must be over at once.
+    pub(crate) fn glance<T>(&self, look: impl FnOnce(&Ledger) -> T) -> T {
+        // A panic in the middle of a change ends the process; until then what is seen decides nothing.
+        look(&self.ledger.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Looks at the fold, once it has reached `after`.
@@ -378,8 +392,11 @@ impl State {
 
     /// Sleds on which a quarantined instance may hold room that nobody counts.
     fn shut(&self) -> BTreeSet<SledId> {
-        let sleds = self.fold.ledger.sleds().filter(|_| self.is_damaged).map(|sled| sled.id);
-        sleds.filter(|sled| !self.accounted.contains(sled)).collect()
+        if !self.is_damaged {
+            return BTreeSet::new();
+        }
+        let ledger = self.fold.ledger();
+        ledger.sleds().map(|sled| sled.id).filter(|sled| !self.accounted.contains(sled)).collect()
     }
 
     /// A reply that nobody waits for any more is dropped with its grant: the asker is gone, and the
@@ -387,11 +404,11 @@ impl State {
     fn serve(&mut self, request: Request) {
         match request {
             Request::Instance { id, project, name, reply } => {
-                let _ = reply.send(self.fold.ledger.grant_instance(id, project, &name));
+                let _ = reply.send(self.fold.ledger().grant_instance(id, project, &name));
             }
             Request::Room { ask, epoch, reply } => {
                 let shut = self.shut();
-                let granted = self.fold.ledger.grant_room(&RoomAsk {
+                let granted = self.fold.ledger().grant_room(&RoomAsk {
                     instance: ask.instance,
                     vmm: ask.vmm,
                     size: ask.wanted.size,
@@ -407,17 +424,17 @@ impl State {
                 let _ = reply.send(granted);
             }
             Request::Project { id, name, reply } => {
-                let _ = reply.send(self.fold.ledger.grant_project(id, &name));
+                let _ = reply.send(self.fold.ledger().grant_project(id, &name));
             }
             Request::ProjectDelete { id, reply } => {
-                let _ = reply.send(self.fold.ledger.grant_project_delete(id));
+                let _ = reply.send(self.fold.ledger().grant_project_delete(id));
             }
-            Request::DropInstance(id) => self.fold.ledger.drop_instance(id),
+            Request::DropInstance(id) => self.fold.ledger().drop_instance(id),
             Request::DropRoom(vmm) => {
                 self.askers.remove(&vmm);
-                self.fold.ledger.drop_room(vmm);
+                self.fold.ledger().drop_room(vmm);
             }
-            Request::DropProject(id) => self.fold.ledger.drop_project(id),
+            Request::DropProject(id) => self.fold.ledger().drop_project(id),
             Request::Barrier { instance, epoch } => self.barrier(instance, epoch),
             Request::Reachable { sled, is_reachable: true } => {
                 self.unreachable.remove(&sled);
@@ -431,7 +448,7 @@ impl State {
             Request::Accounted { sled, is_accounted: false } => {
                 self.accounted.remove(&sled);
             }
-            Request::Look(look) => look(&self.fold.ledger),
+            Request::Look(look) => look(&self.fold.ledger()),
         }
     }
 
@@ -441,18 +458,23 @@ impl State {
         let orphaned: Vec<VmmId> = self.askers.iter().filter(is_orphaned).map(|(vmm, _)| *vmm).collect();
         for vmm in orphaned {
             self.askers.remove(&vmm);
-            self.fold.ledger.drop_room(vmm);
+            self.fold.ledger().drop_room(vmm);
         }
         // A grant of the instance itself is only ever asked for by the first incarnation.
-        if self.fold.ledger.open_grants(instance).0
+        if self.fold.ledger().open_grants(instance).0
             && !self.askers.values().any(|(asker, _)| *asker == instance)
         {
-            self.fold.ledger.drop_instance(instance);
+            self.fold.ledger().drop_instance(instance);
         }
     }
 }
 
 impl Fold {
+    /// For one change. Nothing else is done while it is held.
+    fn ledger(&self) -> RwLockWriteGuard<'_, Ledger> {
+        self.ledger.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn take(&mut self, item: Folded) {
         let recorded = match item {
             Folded::Event(recorded) => recorded,
@@ -469,14 +491,15 @@ impl Fold {
             self.desk.unread(recorded.meta.position, recorded.meta.position);
             return;
         }
+        let mut ledger = self.ledger();
         match (recorded.stream, &recorded.event) {
             (StreamName::Instance(id), Event::Instance(event)) => {
-                self.ledger.apply_instance(id, event);
-                self.desk.apply(id, event, recorded.meta, &self.ledger);
+                ledger.apply_instance(id, event);
+                self.desk.apply(id, event, recorded.meta, &ledger);
             }
-            (StreamName::Project(id), Event::Project(event)) => self.ledger.apply_project(id, event),
-            (StreamName::Sled(id), Event::Sled(event)) => self.ledger.apply_sled(id, event),
-            (StreamName::System, Event::System(event)) => self.ledger.apply_system(event),
+            (StreamName::Project(id), Event::Project(event)) => ledger.apply_project(id, event),
+            (StreamName::Sled(id), Event::Sled(event)) => ledger.apply_sled(id, event),
+            (StreamName::System, Event::System(event)) => ledger.apply_system(event),
             _ => {}
         }
     }

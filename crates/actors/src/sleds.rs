@@ -11,10 +11,11 @@ use crate::network::Network;
 use crate::sled::{SledActor, SledArgs, SledMsg, SledStatus};
 use crate::supervisor::{RestartPolicy, Roster};
 use lifecycle::sled::{Registration, Sled, SledCommand};
-use lifecycle::{BootId, LeaseEpoch, SledId};
+use lifecycle::{BootId, LeaseEpoch, SledId, Span, Timestamp};
 use ractor::{ActorCell, ActorRef, ActorRuntime, SpawnErr};
 use sled_protocol::{ControlPlaneError, PropolisId, SerialData, SerialRange, SledError, SledLease};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 /// Looks for the successor of an actor that ended, a restart's pause apart: several restarts in a row.
@@ -26,7 +27,12 @@ pub(crate) struct Sleds {
     env: Arc<Env>,
     roster: Roster<SledId, SledMsg>,
     boards: Boards,
+    /// When each was last told that it was heard from.
+    heard: Arc<Mutex<BTreeMap<SledId, Timestamp>>>,
 }
+
+/// How often a sled's actor is told that its sled was heard from: a busy sled reports a thousand times meanwhile.
+const HEARD_EVERY: Span = Span::from_millis(500);
 
 impl Sleds {
     /// Starts the roster under `parent`.
@@ -34,7 +40,7 @@ impl Sleds {
         // A sled is never quarantined: without its actor its instances could not be acted on.
         let policy = RestartPolicy { pause: env.limits.restart_pause, panics_max: u32::MAX };
         let roster = Roster::start("sleds", policy, Some(parent)).await?;
-        Ok(Self { env, roster, boards })
+        Ok(Self { env, roster, boards, heard: Arc::default() })
     }
 
     /// Gives the sleds what they need to know. Once, before the first message.
@@ -135,8 +141,19 @@ impl Sleds {
         let _ = self.roster.send(sled, SledMsg::Drain);
     }
 
-    /// Notes that a sled was heard from.
+    /// Notes that a sled was heard from, unless it was just noted.
     pub(crate) fn heard(&self, sled: SledId) {
+        let now = self.env.clock.now();
+        // A time is whole whatever panicked elsewhere.
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard
+            .get(&sled)
+            .is_some_and(|last| *last <= now && now.since(*last).micros() < HEARD_EVERY.micros())
+        {
+            return;
+        }
+        heard.insert(sled, now);
+        drop(heard);
         // Nothing depends on it: it is shown to people.
         let _ = self.roster.send(sled, SledMsg::Heard);
     }

@@ -6,6 +6,8 @@
 mod fleet;
 #[path = "lease/link.rs"]
 mod link;
+#[path = "lease/witness.rs"]
+mod witness;
 
 use actors::Limits;
 use actors::sled::CLOCK_OFF_PPM_MAX;

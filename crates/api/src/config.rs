@@ -2,6 +2,19 @@
 
 use std::time::Duration;
 
+/// Renewals being worked on: none waits for the disk, so this many are there only for a moment.
+const RENEWALS_MAX: usize = 1024;
+
+/// Largest body that a sled sends, bytes: four of its largest reports. Times the connections it is the most that
+/// bodies hold.
+const SLED_BODY_BYTES_MAX: usize = 16 << 10;
+
+/// How much of a larger one is read and thrown away, bytes.
+const SLED_DRAIN_BYTES_MAX: usize = 64 << 10;
+
+/// Largest head that a sled sends, bytes: a dozen headers and a token.
+const SLED_HEAD_BYTES_MAX: usize = 16 << 10;
+
 /// How much the listeners take, and how long they wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiConfig {
@@ -21,6 +34,12 @@ pub struct ApiConfig {
     pub connections_max: usize,
     /// Most requests being worked on; others wait, no longer than `request_time`.
     pub requests_max: usize,
+    /// Most reports of sleds being worked on; more are refused with 503, and come again. Only the listener for sleds
+    /// has them, and there they never take the places of what is bounded apart from them.
+    pub reports_max: usize,
+    /// Most registrations of sleds being worked on; more are refused with 503. Renewals have no bound but the
+    /// connections': none of them waits for anything.
+    pub registrations_max: usize,
     /// Most open feeds of events; each is a connection, and the rest of `connections_max` is for requests.
     pub feeds_max: usize,
     /// How long a feed of events stays silent: then it says that it is there, and how far it has looked.
@@ -41,6 +60,26 @@ pub struct ApiConfig {
     pub shutdown_time: Duration,
 }
 
+impl ApiConfig {
+    /// The same for the listener that sleds call. A thousand sleds keep some connections each, so there are more of
+    /// them, and less may come over each: a report is under four kibibytes. Reports that wait for the disk must not
+    /// keep a renewal waiting, which needs no disk and is late at the price of a lease: reports and registrations have
+    /// bounds of their own, and together they leave places free.
+    #[must_use]
+    pub fn for_sleds(self, connections_max: usize, reports_max: usize) -> Self {
+        let bounded = reports_max.saturating_add(self.registrations_max);
+        Self {
+            connections_max,
+            reports_max,
+            requests_max: bounded.saturating_add(RENEWALS_MAX),
+            body_bytes_max: self.body_bytes_max.min(SLED_BODY_BYTES_MAX),
+            drain_bytes_max: self.drain_bytes_max.min(SLED_DRAIN_BYTES_MAX),
+            head_bytes_max: self.head_bytes_max.min(SLED_HEAD_BYTES_MAX),
+            ..self
+        }
+    }
+}
+
 impl Default for ApiConfig {
     fn default() -> Self {
         Self {
@@ -51,6 +90,8 @@ impl Default for ApiConfig {
             headers_max: 100,
             connections_max: 512,
             requests_max: 1024,
+            reports_max: 1024,
+            registrations_max: 256,
             feeds_max: 256,
             heartbeat: Duration::from_secs(15),
             head_time: Duration::from_secs(30),

@@ -218,6 +218,17 @@ async fn sleds(app: &App, page: &mut Page) -> Option<Vec<(SledLoad, Option<SledS
     page.sample("musher_sleds", "reachable=\"false\"", unreachable);
     page.gauge("musher_sleds_cordoned", "Sleds that take no new instances.", cordoned);
     page.gauge("musher_sled_calls", "Calls to sleds that are under way.", calls);
+    let counts = app.control.sled_calls();
+    let name = "musher_sled_answers_total";
+    page.head(name, "counter", "Answers of sleds over HTTP, refusals included.");
+    for count in &counts {
+        page.sample(name, &format!("call=\"{}\"", count.kind.name()), count.answers);
+    }
+    let name = "musher_sled_answer_bytes_total";
+    page.head(name, "counter", "Bytes of the bodies of sleds' answers.");
+    for count in &counts {
+        page.sample(name, &format!("call=\"{}\"", count.kind.name()), count.bytes);
+    }
     Some(sleds)
 }
 

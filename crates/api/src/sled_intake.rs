@@ -17,10 +17,13 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{post, put};
 use serde::de::DeserializeOwned;
 use sled_protocol::{
-    ControlPlaneError, PropolisId, RegisterSled, RenewLease, SLED_ID_HEADER, SledId, SledLease, SledVmmState,
+    ControlPlaneError, OTHER_STORE, PropolisId, RegisterSled, RenewLease, SLED_ID_HEADER, SledId, SledLease,
+    SledVmmState, StoreId,
 };
 use std::str::FromStr;
 use std::sync::Arc;
+use tokio::sync::{Semaphore, SemaphorePermit};
+use uuid::Uuid;
 
 /// Every route that sleds call.
 pub(crate) fn routes() -> Router<Arc<App>> {
@@ -41,6 +44,7 @@ async fn report(
     let sled: Option<SledId> = named.and_then(|text| text.parse().ok());
     let sled = sled.ok_or_else(|| malformed(format!("header {SLED_ID_HEADER} must hold the sled's id")))?;
     let state: SledVmmState = json(&body)?;
+    let _place = place(&app.reports, "reports")?;
     app.control.intake().report(sled, vmm, state).await.map_err(intake_error)?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -52,7 +56,13 @@ async fn register(
 ) -> Result<Json<SledLease>, ApiError> {
     let request: RegisterSled = json(&body)?;
     must_be(&who, request.sled_id)?;
-    Ok(Json(app.control.intake().register(request).await.map_err(intake_error)?))
+    let own = app.keeper.as_ref().map(|keeper| StoreId::from_uuid(Uuid::from_bytes(keeper.store_id().0)));
+    if own.zip(request.store_id).is_some_and(|(own, its)| own != its) {
+        return Err(intake_error(ControlPlaneError::OtherStore));
+    }
+    let _place = place(&app.registrations, "registrations")?;
+    let lease = app.control.intake().register(request).await.map_err(intake_error)?;
+    Ok(Json(SledLease { store_id: own, ..lease }))
 }
 
 async fn renew(
@@ -67,6 +77,14 @@ async fn renew(
     request.validate().map_err(|invalid| malformed(invalid.to_string()))?;
     app.control.intake().renew(sled, request).await.map_err(intake_error)?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// A place among those that are worked on; none is waited for, so that a connection is not held by what comes again.
+fn place<'a>(places: &'a Semaphore, what: &str) -> Result<SemaphorePermit<'a>, ApiError> {
+    places.try_acquire().map_err(|_| {
+        let busy = format!("too many {what} are being worked on; send it again");
+        intake_error(ControlPlaneError::Unavailable(busy))
+    })
 }
 
 /// A sled that has proved who it is speaks for nobody else.
@@ -97,6 +115,7 @@ fn intake_error(error: ControlPlaneError) -> ApiError {
         ControlPlaneError::Malformed(message) => return malformed(message.clone()),
         ControlPlaneError::Unknown => "UNKNOWN",
         ControlPlaneError::Conflict => "CONFLICT",
+        ControlPlaneError::OtherStore => OTHER_STORE,
         ControlPlaneError::Expunged => "EXPUNGED",
         ControlPlaneError::StaleEpoch => "STALE_EPOCH",
         ControlPlaneError::Refused { .. } => "REFUSED",

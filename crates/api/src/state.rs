@@ -122,6 +122,9 @@ pub(crate) struct App {
     pub(crate) config: ApiConfig,
     /// One permit per request being worked on.
     pub(crate) permits: Semaphore,
+    /// One permit per report of a sled being worked on, and one per registration.
+    pub(crate) reports: Semaphore,
+    pub(crate) registrations: Semaphore,
     /// One permit per open feed of events.
     pub(crate) feeds: Arc<Semaphore>,
     /// Requests with a key that are under way.
@@ -153,6 +156,8 @@ impl App {
         let ApiState { control, projections, ready, build, keeper, archive, access, sled_access: _ } = state;
         let past = WithArchive::new(Arc::clone(control.log()), archive.as_deref());
         let permits = Semaphore::new(config.requests_max);
+        let (reports, registrations) =
+            (Semaphore::new(config.reports_max), Semaphore::new(config.registrations_max));
         let feeds = Arc::new(Semaphore::new(config.feeds_max));
         let (doors, traffic) = (Doors::default(), Traffic::default());
         Arc::new(Self {
@@ -165,6 +170,8 @@ impl App {
             access,
             config,
             permits,
+            reports,
+            registrations,
             feeds,
             doors,
             watcher,

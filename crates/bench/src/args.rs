@@ -23,6 +23,12 @@ pub enum What {
     Transitions(StackOptions),
     /// Complete starts of instances on simulated sleds that take no time.
     Sagas(StackOptions),
+    /// How many reports of sleds one core of a daemon takes in.
+    Reports(ReportsOptions),
+    /// A thousand sleds, each with a listener and connections of its own: what they cost a daemon, without and with guests.
+    Sleds(SledsOptions),
+    /// A hundred thousand instances: memory of idle and of active ones, disk, and how a steady load fares.
+    Fleet(FleetOptions),
     /// Folding, looking at and verifying a long history, from an export.
     Replay(ReplayOptions),
     /// Reads of a running daemon over HTTP: one instance, a list, and the feed of events.
@@ -120,6 +126,75 @@ pub struct StackOptions {
     /// Instances that transitions are spread over.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
     pub instances: u32,
+    /// The daemon's program; the one beside this program by default.
+    #[arg(long)]
+    pub musher: Option<PathBuf>,
+    /// Disk to measure: everything is written into a temporary directory in there.
+    #[arg(long, default_value = ".")]
+    pub dir: PathBuf,
+}
+
+/// How `reports` measures.
+#[derive(Debug, Options)]
+pub struct ReportsOptions {
+    /// Print one JSON object per line instead of tables.
+    #[arg(long)]
+    pub json: bool,
+    /// Short rounds and few VMMs: rougher numbers.
+    #[arg(long)]
+    pub quick: bool,
+    /// Numbers of reports under way at once.
+    #[arg(long, value_delimiter = ',', default_values_t = [32, 256, 1_000], value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub clients: Vec<u32>,
+    /// The daemon's program; the one beside this program by default.
+    #[arg(long)]
+    pub musher: Option<PathBuf>,
+    /// Disk to measure: everything is written into a temporary directory in there.
+    #[arg(long, default_value = ".")]
+    pub dir: PathBuf,
+}
+
+/// How `sleds` measures.
+#[derive(Debug, Options)]
+pub struct SledsOptions {
+    /// Print one JSON object per line instead of tables.
+    #[arg(long)]
+    pub json: bool,
+    /// One period of inventories instead of four: rougher numbers.
+    #[arg(long)]
+    pub quick: bool,
+    /// Sleds.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    pub count: u32,
+    /// Instances that are started on them.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub instances: u32,
+    /// The daemon's program; the one beside this program by default.
+    #[arg(long)]
+    pub musher: Option<PathBuf>,
+    /// Disk to measure: everything is written into a temporary directory in there.
+    #[arg(long, default_value = ".")]
+    pub dir: PathBuf,
+}
+
+/// How `fleet` measures.
+#[derive(Debug, Options)]
+pub struct FleetOptions {
+    /// Print one JSON object per line instead of tables.
+    #[arg(long)]
+    pub json: bool,
+    /// A fifth of everything: rougher numbers.
+    #[arg(long)]
+    pub quick: bool,
+    /// Instances in all; 10 000 of them are measured first.
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(20_000..=1_000_000))]
+    pub instances: u32,
+    /// Instances that are started, and then stopped and started by turns.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(100..=20_000))]
+    pub active: u32,
+    /// Sleds.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=4_096))]
+    pub sleds: u32,
     /// The daemon's program; the one beside this program by default.
     #[arg(long)]
     pub musher: Option<PathBuf>,

@@ -34,6 +34,33 @@ pub fn describe(dir: &Path) -> Value {
     })
 }
 
+/// Memory that a process holds, bytes: `self` or a process id. `None` where the system does not tell.
+pub fn resident_bytes(process: &str) -> Option<u64> {
+    let line = line_of(&format!("/proc/{process}/status"), "VmRSS")?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// Files and connections that a process has open. `None` where the system does not tell.
+pub fn open_files(process: &str) -> Option<u64> {
+    Some(std::fs::read_dir(format!("/proc/{process}/fd")).ok()?.count() as u64)
+}
+
+/// Bytes that a directory takes on its disk.
+pub fn disk_bytes(dir: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    entries
+        .flatten()
+        .map(|entry| match entry.metadata() {
+            Ok(metadata) if metadata.is_dir() => disk_bytes(&entry.path()),
+            Ok(metadata) => metadata.blocks() * 512,
+            // It went away meanwhile.
+            Err(_) => 0,
+        })
+        .sum()
+}
+
 /// Processor time that a process has used so far, nanoseconds, all of its threads together: `self` or a process id.
 /// `None` where the system does not tell.
 pub fn processor_nanoseconds(process: &str) -> Option<u64> {

@@ -55,7 +55,8 @@ pub struct OutOfOrder {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReadModel {
     position: u64,
-    instances: BTreeMap<InstanceId, InstanceEntry>,
+    /// Boxed: ids come in no order, so a third of the room in the map's nodes is empty, and an entry is large.
+    instances: BTreeMap<InstanceId, Box<InstanceEntry>>,
     projects: BTreeMap<ProjectId, Project>,
     sleds: BTreeMap<SledId, Sled>,
     vmms: BTreeMap<VmmId, VmmPlace>,
@@ -167,7 +168,7 @@ impl ReadModel {
         // Most events change nothing that is indexed.
         let over = entry.state.deleted.filter(|_| entry.state.is_over());
         if before.is_some_and(|before| before.indexed().eq(entry.indexed())) && over.is_none() {
-            self.instances.insert(id, entry);
+            self.instances.insert(id, Box::new(entry));
         } else if let Some(deleted) = over {
             self.remove_instance(id);
             self.ended.insert(id, Ended { deleted, version: recorded.meta.version });

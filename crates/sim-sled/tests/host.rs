@@ -8,7 +8,7 @@ use sled_protocol::{LeaseEpoch, RequestedState, SledLease, VmmState};
 use support::{EPOCH, SECOND, body, boot, config, in_state, op, register, set_op, sled, status, vmm};
 
 fn lease(epoch: u64, seconds: u64) -> SledLease {
-    SledLease { lease_epoch: LeaseEpoch::new(epoch), lease_seconds: Some(seconds) }
+    SledLease { lease_epoch: LeaseEpoch::new(epoch), lease_seconds: Some(seconds), store_id: None }
 }
 
 /// A sled with a lease of ten seconds from time zero, and one VMM running.
@@ -75,7 +75,7 @@ fn a_sled_without_a_lease_asks_now_and_then_whether_it_is_still_known() {
     config.idle_renewal_seconds = Some(30);
     let mut sled = Sled::new(config, boot(1));
     assert_eq!(sled.renewal(), None, "there is nothing to renew yet");
-    let without_lease = SledLease { lease_epoch: EPOCH, lease_seconds: None };
+    let without_lease = SledLease { lease_epoch: EPOCH, lease_seconds: None, store_id: None };
     sled.registered(5 * SECOND, 4 * SECOND, boot(1), without_lease);
     let (due, request) = sled.renewal().unwrap();
     assert_eq!((due, request.lease_epoch), (34 * SECOND, EPOCH));

@@ -15,8 +15,8 @@ use sim_sled::peers;
 use sim_sled::server::{self, ServerLimits};
 use sim_sled::weather::Weather;
 use sled_protocol::{
-    HttpSledClient, HttpTimeouts, LeaseEpoch, MacAddr, PropolisId, RequestedState, SerialRange, SetState,
-    SledClient, SledError, V2pMapping, VmmState, Vni, limits,
+    HttpSledClient, HttpTimeouts, InventoryTag, LeaseEpoch, Listing, MacAddr, PropolisId, RequestedState,
+    SerialRange, SetState, SledClient, SledError, V2pMapping, VmmState, Vni, limits,
 };
 use support::recorder::{Recorder, says};
 use support::{EPOCH, S, T, body, boot, config, migration, op, shown, vmm};
@@ -259,6 +259,9 @@ async fn what_is_no_request_of_the_protocol_is_refused_and_never_as_an_unknown_v
         ("DELETE /vmms/00000000-0000-0000-0000-000000000000?lease_epoch=3", "", 400, "MALFORMED"),
         (&format!("GET /vmms/{id}/serial?from_start=-1"), "", 400, "MALFORMED"),
         ("PUT /v2p", "[]", 400, "MALFORMED"),
+        ("GET /v2p?limit=-1", "", 400, "MALFORMED"),
+        ("GET /v2p?limit=1&after=x", "", 400, "MALFORMED"),
+        ("GET /v2p?after=1", "", 400, "MALFORMED"),
         ("PUT /v2p?lease_epoch=3", "{}", 400, "MALFORMED"),
         ("PUT /v2p?lease_epoch=3", &too_many, 400, "MALFORMED"),
         ("POST /peer", "{}", 400, "MALFORMED"),
@@ -267,6 +270,41 @@ async fn what_is_no_request_of_the_protocol_is_refused_and_never_as_an_unknown_v
         assert_eq!((answered, explained["error_code"].as_str()), (status, Some(code)), "{line}: {explained}");
     }
     assert_eq!(agent.client.inventory().await.unwrap().vmms.len(), 0);
+}
+
+#[tokio::test]
+async fn more_mappings_than_fit_into_an_answer_are_listed_page_by_page() {
+    let agent = agent(1).await;
+    let at = |n: u32| V2pMapping {
+        virtual_ip: std::net::Ipv4Addr::from_bits(0xac1e_0000 + n).into(),
+        ..mapping(1, 5)
+    };
+    for count in [limits::MAPPINGS_MAX, 2 * limits::MAPPINGS_MAX + 3] {
+        let all: Vec<V2pMapping> = (0..u32::try_from(count).unwrap()).map(at).collect();
+        agent.client.put_v2p(EPOCH, all.clone()).await.unwrap();
+        let mut listed = agent.client.list_v2p().await.unwrap();
+        listed.sort_by_key(V2pMapping::key);
+        assert_eq!(listed, all, "{count}");
+    }
+    let (_, page) = agent.request("GET /v2p?limit=2&after=7-172.30.0.9", "").await;
+    assert_eq!(page.as_array().map_or(0, Vec::len), 2, "{page}");
+}
+
+#[tokio::test]
+async fn an_inventory_that_has_not_changed_is_not_sent_again() {
+    let agent = agent(1).await;
+    let Listing::Whole(empty, Some(tag)) = agent.client.inventory_unless(None).await.unwrap() else {
+        panic!()
+    };
+    assert_eq!(empty.vmms.len(), 0);
+    let again = || agent.client.inventory_unless(Some(tag.clone()));
+    assert_eq!(again().await, Ok(Listing::Unchanged));
+    agent.client.register(vmm(1), body(1, None)).await.unwrap();
+    let Listing::Whole(one, Some(other)) = again().await.unwrap() else { panic!("it has a VMM by now") };
+    assert_eq!((one.vmms.len(), other == tag), (1, false));
+    assert_eq!(agent.client.inventory().await.unwrap(), one, "whoever knows nothing is told everything");
+    let foreign = InventoryTag::read("\"of-another-build\"");
+    assert!(matches!(agent.client.inventory_unless(foreign).await, Ok(Listing::Whole(..))));
 }
 
 #[tokio::test]

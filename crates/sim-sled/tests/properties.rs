@@ -81,7 +81,12 @@ impl World {
     fn new(mode: Mode) -> Self {
         let mut sleds = [S, T].map(|n| {
             let mut sled = Sled::new(config(n, mode), boot(n));
-            sled.registered(0, 0, boot(n), SledLease { lease_epoch: EPOCH, lease_seconds: None });
+            sled.registered(
+                0,
+                0,
+                boot(n),
+                SledLease { lease_epoch: EPOCH, lease_seconds: None, store_id: None },
+            );
             sled
         });
         sleds[0].handle(0, register(vmm(S), body(1, None))).unwrap();
@@ -190,12 +195,17 @@ impl World {
             Act::AgentRestart => {
                 let boot_id = sled.host().boot_id();
                 sled.agent_restart(now);
-                sled.registered(now, now, boot_id, SledLease { lease_epoch: EPOCH, lease_seconds: None });
+                sled.registered(
+                    now,
+                    now,
+                    boot_id,
+                    SledLease { lease_epoch: EPOCH, lease_seconds: None, store_id: None },
+                );
             }
             Act::Reboot => {
                 self.boots += 1;
                 sled.reboot(now, boot(self.boots));
-                let lease = SledLease { lease_epoch: EPOCH, lease_seconds: None };
+                let lease = SledLease { lease_epoch: EPOCH, lease_seconds: None, store_id: None };
                 sled.registered(now, now, boot(self.boots), lease);
             }
             Act::Pass { millis } => self.now += millis * 1000,

@@ -257,7 +257,7 @@ fn tombstones_are_bounded_and_the_oldest_go_first() {
     let mut config = support::config(1, Mode::Explicit);
     config.tombstones_max = 3;
     let mut sled = Sled::new(config, boot(1));
-    sled.registered(0, 0, boot(1), SledLease { lease_epoch: EPOCH, lease_seconds: None });
+    sled.registered(0, 0, boot(1), SledLease { lease_epoch: EPOCH, lease_seconds: None, store_id: None });
     for n in 1..=5 {
         sled.handle(SECOND, Request::Unregister { vmm: vmm(n), lease_epoch: EPOCH }).unwrap();
     }

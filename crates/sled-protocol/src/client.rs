@@ -1,10 +1,12 @@
 //! The calls, as traits, so that a peer in the same process and one behind HTTP look alike.
 
+use futures::FutureExt;
 use futures::future::BoxFuture;
 
 use crate::control::{Inventory, RegisterSled, RenewLease, SledLease};
 use crate::error::{ControlPlaneError, PushError, SledError};
 use crate::ids::{Generation, LeaseEpoch, PropolisId, SledId};
+use crate::listing::{InventoryTag, Listing};
 use crate::network::{NatEntry, Producer, V2pMapping};
 use crate::state::SledVmmState;
 use crate::vmm::{RegisterVmm, SerialData, SerialRange, SetState};
@@ -40,6 +42,12 @@ pub trait SledClient: Send + Sync {
 
     /// Everything the sled holds.
     fn inventory(&self) -> BoxFuture<'_, Result<Inventory, SledError>>;
+
+    /// The same, unless it is still what the sled gave this tag; one that knows no tags answers in full.
+    fn inventory_unless(&self, known: Option<InventoryTag>) -> BoxFuture<'_, Result<Listing, SledError>> {
+        drop(known);
+        async move { Ok(Listing::Whole(self.inventory().await?, None)) }.boxed()
+    }
 
     /// Sets mappings; one that is older than what the sled holds for its key is ignored.
     fn put_v2p(

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::addr;
 use crate::error::{Invalid, check_range, check_text};
-use crate::ids::{BootId, InstanceId, LeaseEpoch, PropolisId, SledId};
+use crate::ids::{BootId, InstanceId, LeaseEpoch, PropolisId, SledId, StoreId};
 use crate::limits;
 use crate::state::SledVmmState;
 
@@ -44,6 +44,9 @@ pub struct RegisterSled {
     /// plane's own process, whose registration crosses no wire, gives its name.
     #[serde(deserialize_with = "addr::from_wire")]
     pub api_addr: String,
+    /// The log of the control plane that it belongs to, once it does: another control plane must not take it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_id: Option<StoreId>,
 }
 
 impl RegisterSled {
@@ -54,6 +57,9 @@ impl RegisterSled {
         check_text("name", &self.name)?;
         check_text("cpu_family", &self.cpu_family)?;
         check_text("api_addr", &self.api_addr)?;
+        if let Some(store) = self.store_id {
+            store.validate("store_id")?;
+        }
         self.resources.validate()
     }
 }
@@ -66,12 +72,18 @@ pub struct SledLease {
     /// How long the sled may run VMMs without a renewal, in seconds; absent means for ever.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_seconds: Option<u64>,
+    /// The log of the control plane that answers; a sled that belongs to another one does not take the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_id: Option<StoreId>,
 }
 
 impl SledLease {
     /// Refuses an epoch out of range, and a lease of zero or of more than a day.
     pub fn validate(&self) -> Result<(), Invalid> {
         self.lease_epoch.validate("lease_epoch")?;
+        if let Some(store) = self.store_id {
+            store.validate("store_id")?;
+        }
         match self.lease_seconds {
             None => Ok(()),
             Some(seconds) => check_range("lease_seconds", seconds, 1, limits::LEASE_SECONDS_MAX),

@@ -223,6 +223,9 @@ impl From<Invalid> for SledError {
     }
 }
 
+/// Name of the refusal of a sled that belongs to a control plane with another log.
+pub const OTHER_STORE: &str = "OTHER_STORE";
+
 /// Why the control plane did not take what a sled said, or may not have.
 #[derive(Clone, Debug, PartialEq, Eq, Error, Serialize, Deserialize)]
 pub enum ControlPlaneError {
@@ -235,6 +238,9 @@ pub enum ControlPlaneError {
     /// 409: another live sled has this id.
     #[error("another live sled has this id; give one of the two another id")]
     Conflict,
+    /// 409 `OTHER_STORE`: it belongs to a control plane with another log.
+    #[error("the sled belongs to another control plane; start it with --adopt to give it to this one")]
+    OtherStore,
     /// 410: the operator removed the sled for good; it must stop its VMMs.
     #[error("the sled was expunged; it must stop its VMMs")]
     Expunged,
@@ -265,7 +271,7 @@ impl ControlPlaneError {
         match self {
             Self::Malformed(_) => 400,
             Self::Unknown => 404,
-            Self::Conflict => 409,
+            Self::Conflict | Self::OtherStore => 409,
             Self::Expunged => 410,
             Self::StaleEpoch => 412,
             Self::Refused { status, .. } => *status,
@@ -279,6 +285,7 @@ impl ControlPlaneError {
         match status {
             400 => Self::Malformed(message),
             404 => Self::Unknown,
+            409 if body.error_code.as_deref() == Some(OTHER_STORE) => Self::OtherStore,
             409 => Self::Conflict,
             410 => Self::Expunged,
             412 => Self::StaleEpoch,

@@ -74,6 +74,10 @@ uuid_newtype! {
     OpId
 }
 uuid_newtype! {
+    /// The log of one control plane: whoever has another one is another control plane.
+    StoreId
+}
+uuid_newtype! {
     /// One boot of a sled's host: another value means that every VMM of the boot before is gone.
     BootId
 }

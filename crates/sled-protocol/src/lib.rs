@@ -16,24 +16,30 @@ mod control;
 mod error;
 mod http;
 mod ids;
+mod listing;
 mod network;
 mod secret;
 mod stall;
 mod state;
 mod time;
+mod traffic;
 mod vmm;
 
 pub use addr::AgentAddr;
 pub use client::{ControlPlaneClient, Producers, SledClient, Switch};
 pub use control::{Inventory, InventoryVmm, RegisterSled, RenewLease, SledLease, SledResources};
-pub use error::{ControlPlaneError, ErrorBody, Invalid, PushError, SledError};
+pub use error::{ControlPlaneError, ErrorBody, Invalid, OTHER_STORE, PushError, SledError};
 pub use http::{HttpControlPlaneClient, HttpSledClient, HttpTimeouts, HttpTransport};
-pub use ids::{BootId, Generation, InstanceId, LeaseEpoch, MigrationId, OpId, ProjectId, PropolisId, SledId};
-pub use network::{MacAddr, NatEntry, Producer, V2pMapping, Vni};
+pub use ids::{
+    BootId, Generation, InstanceId, LeaseEpoch, MigrationId, OpId, ProjectId, PropolisId, SledId, StoreId,
+};
+pub use listing::{InventoryTag, Listing};
+pub use network::{MacAddr, NatEntry, Producer, V2pKey, V2pMapping, Vni};
 pub use secret::{FleetSecret, Presented, SledKey, Token};
 pub use stall::StallLimit;
 pub use state::{MigrationRuntime, MigrationState, SledVmmState, VmmRuntime, VmmState};
 pub use time::Timestamp;
+pub use traffic::{CallCount, CallKind};
 pub use vmm::{
     RegisterVmm, RequestedState, SerialData, SerialRange, SetState, UpdatedRuntime, VmmMetadata, VmmNetwork,
     VmmResources,
@@ -47,6 +53,8 @@ pub mod limits {
     pub const COUNTER_MAX: u64 = (1 << 53) - 1;
     /// Most mappings in one V2P or NAT request: 4096 of them are about half a mebibyte of JSON.
     pub const MAPPINGS_MAX: usize = 4096;
+    /// Most requests that one list of mappings is read with: four million of them.
+    pub const MAPPING_PAGES_MAX: usize = 1024;
     /// Most VMMs on one sled: sixteen times what the largest machines of the field hold.
     pub const VMMS_MAX: usize = 4096;
     /// Most virtual CPUs of one VMM.
@@ -67,6 +75,11 @@ pub mod limits {
 
 /// Query parameter that carries the lease epoch of requests whose body has no room for it.
 pub const LEASE_EPOCH_QUERY: &str = "lease_epoch";
+
+/// Query parameters of a list of mappings: how many at most, and after which.
+pub const LIMIT_QUERY: &str = "limit";
+/// See [`LIMIT_QUERY`].
+pub const AFTER_QUERY: &str = "after";
 
 /// Header in which a sled names itself when it reports a VMM.
 pub const SLED_ID_HEADER: &str = "x-sled-id";

@@ -124,6 +124,40 @@ impl V2pMapping {
     }
 }
 
+/// A mapping's key, and with it its place in a list: `VNI-ADDRESS` in text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct V2pKey {
+    /// The virtual network.
+    pub vni: Vni,
+    /// The address in it.
+    pub virtual_ip: IpAddr,
+}
+
+impl V2pMapping {
+    /// What it is listed and looked up by.
+    pub const fn key(&self) -> V2pKey {
+        V2pKey { vni: self.vni, virtual_ip: self.virtual_ip }
+    }
+}
+
+impl fmt::Display for V2pKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}", self.vni.get(), self.virtual_ip)
+    }
+}
+
+impl FromStr for V2pKey {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let malformed =
+            || Invalid::Malformed { field: "after", expected: "a virtual network, a dash and an address" };
+        let (vni, ip) = text.split_once('-').ok_or_else(malformed)?;
+        let vni = Vni::new(vni.parse().map_err(|_| malformed())?)?;
+        Ok(Self { vni, virtual_ip: ip.parse().map_err(|_| malformed())? })
+    }
+}
+
 /// Where the switch sends traffic for one external address; keyed by `(external_ip, first_port)`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NatEntry {

@@ -24,6 +24,7 @@ use peers::{Line, Peer, RegistryPeer, SharedLine, SledPeer, SwitchPeer};
 use sled_protocol::{self as wire, SledClient};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
@@ -131,6 +132,8 @@ struct Inner {
     desk: Arc<Desk>,
     compares: Arc<Semaphore>,
     seats: Mutex<Seats>,
+    /// How many are pushed to.
+    crowd: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -144,7 +147,9 @@ impl Network {
     pub(crate) fn start(env: Arc<Env>, desk: Arc<Desk>) -> Self {
         let compares = Arc::new(Semaphore::new(COMPARES_MAX));
         let (switch, producers) = (env.switch.clone(), env.producers.clone());
-        let network = Self { inner: Arc::new(Inner { env, desk, compares, seats: Mutex::default() }) };
+        let network = Self {
+            inner: Arc::new(Inner { env, desk, compares, seats: Mutex::default(), crowd: Arc::default() }),
+        };
         let alone = || Arc::new(Semaphore::new(1));
         let period = network.inner.env.limits.push.device_compare;
         let mut seats = network.lock();
@@ -182,6 +187,7 @@ impl Network {
             board: Arc::clone(&board),
             compare_period,
             compares,
+            crowd: Arc::clone(&self.inner.crowd),
         };
         Seat { board, line, task: tokio::spawn(pusher::push(args)) }
     }
@@ -198,7 +204,9 @@ impl Network {
             let period = self.inner.env.limits.push.sled_compare;
             self.seat(PeerName::Sled(sled), line, peer, period, Arc::clone(&self.inner.compares))
         });
-        Some((Arc::clone(&seat.line), Arc::clone(&seat.board)))
+        let found = (Arc::clone(&seat.line), Arc::clone(&seat.board));
+        self.inner.crowd.store(seats.by_peer.len(), Ordering::Relaxed);
+        Some(found)
     }
 
     /// There is such a sled; it is pushed to once it is found.
@@ -229,7 +237,9 @@ impl Network {
 
     /// The sled is gone for good.
     pub(crate) fn expunged(&self, sled: SledId) {
-        self.lock().by_peer.remove(&PeerName::Sled(sled));
+        let mut seats = self.lock();
+        seats.by_peer.remove(&PeerName::Sled(sled));
+        self.inner.crowd.store(seats.by_peer.len(), Ordering::Relaxed);
     }
 
     /// How far each peer is.

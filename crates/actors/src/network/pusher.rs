@@ -26,6 +26,7 @@ use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -40,6 +41,18 @@ pub(super) struct Args<P> {
     pub(super) compare_period: Duration,
     /// Leave to compare: a comparison holds all that is desired in memory.
     pub(super) compares: Arc<Semaphore>,
+    /// How many peers are pushed to.
+    pub(super) crowd: Arc<AtomicUsize>,
+}
+
+/// What each peer adds to the time for which changes are gathered. Every sled is told every change: without it a
+/// thousand of them would be sent ten thousand requests a second while guests come and go.
+const GATHER_PER_PEER: Duration = Duration::from_millis(2);
+
+/// How long changes wait for others, where there are so many peers.
+fn gather(least: Duration, crowd: usize) -> Duration {
+    let crowd = u32::try_from(crowd).unwrap_or(u32::MAX);
+    least.max(GATHER_PER_PEER.saturating_mul(crowd))
 }
 
 struct Pusher<P> {
@@ -148,7 +161,9 @@ impl<P: Peer> Pusher<P> {
         let due = pin!(sleep_until(self.compare_at));
         match select(nudged, select(due, news)).await {
             Either::Right((Either::Right(_), _)) => {
-                sleep(self.args.env.jittered(self.args.env.limits.push.gather)).await;
+                let crowd = self.args.crowd.load(Ordering::Relaxed);
+                let span = gather(self.args.env.limits.push.gather, crowd);
+                sleep(self.args.env.jittered(span)).await;
             }
             Either::Left(_) | Either::Right((Either::Left(_), _)) => self.is_compare_due = true,
         }
@@ -252,6 +267,14 @@ mod tests {
         let deleted = |generation| Wish { generation, entry: None };
         let expected = BTreeMap::from([(2, wish(6)), (3, wish(7)), (6, deleted(20)), (7, deleted(99))]);
         assert_eq!((difference.value, difference.position, ahead), (expected, 20, 1));
+    }
+
+    #[test]
+    fn a_change_waits_longer_the_more_peers_are_told_and_never_less_than_is_configured() {
+        let least = Duration::from_millis(100);
+        for (crowd, millis) in [(0, 100), (4, 100), (50, 100), (51, 102), (1_000, 2_000)] {
+            assert_eq!(gather(least, crowd), Duration::from_millis(millis), "{crowd}");
+        }
     }
 
     #[test]

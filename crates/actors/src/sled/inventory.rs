@@ -3,6 +3,9 @@
 //! Listed and known: its state counts like a report. Listed and unknown, or known to be over: it is told to
 //! end, every period, until it is absent. Known and not listed: evidence that it is gone, if it was
 //! registered before the inventory was asked for.
+//!
+//! A sled whose inventory is what it was says only that. If the log expects nothing else of it there is nothing to do;
+//! if it does, all of it is asked for. So what is sent per period grows with the sleds, and not with their VMMs.
 
 use super::calls::within;
 use super::{Shell, SledMsg};
@@ -12,8 +15,8 @@ use crate::timers::TimerName;
 use journal::StreamName;
 use lifecycle::input::Input;
 use lifecycle::vmm::Evidence;
-use lifecycle::{InstanceId, VmmId};
-use sled_protocol::{Inventory, InventoryVmm, SledError};
+use lifecycle::{BootId, InstanceId, VmmId};
+use sled_protocol::{Inventory, InventoryTag, InventoryVmm, Listing, SledError};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +25,24 @@ use std::time::Duration;
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 /// How soon a sled that did not answer is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
+
+/// What a sled listed last, as far as it tells whether the log expects the same.
+pub(super) struct Listed {
+    tag: InventoryTag,
+    /// Each VMM, with the fingerprint of what was said of it.
+    vmms: Vec<(VmmId, u64)>,
+    boot: BootId,
+}
+
+impl Listed {
+    fn new(tag: InventoryTag, inventory: &Inventory) -> Self {
+        let said = |vmm: &InventoryVmm| {
+            (VmmId::new(vmm.propolis_id.as_uuid()), convert::report(&vmm.state).fingerprint())
+        };
+        let vmms = inventory.vmms.iter().map(said).collect();
+        Self { tag, vmms, boot: BootId::new(inventory.boot_id.as_uuid()) }
+    }
+}
 
 impl Shell {
     /// Asks, unless an answer is under way; plans the next time.
@@ -54,9 +75,10 @@ impl Shell {
         self.is_asking = true;
         let (me, permits) = (self.me.clone(), Arc::clone(&self.permits));
         let (asked_at, patience) = (self.env.log.durable().get(), self.env.limits.sled_call);
+        let known = self.listed.as_ref().map(|listed| listed.tag.clone());
         tokio::spawn(async move {
             let result = match permits.acquire_owned().await {
-                Ok(_permit) => within(patience, client.inventory()).await,
+                Ok(_permit) => within(patience, client.inventory_unless(known)).await,
                 Err(_) => Err(SledError::Timeout),
             };
             // The actor may have ended.
@@ -64,15 +86,17 @@ impl Shell {
         });
     }
 
-    pub(super) async fn on_inventory(&mut self, asked_at: u64, result: Result<Inventory, SledError>) {
+    pub(super) async fn on_inventory(&mut self, asked_at: u64, result: Result<Listing, SledError>) {
         self.is_asking = false;
-        let inventory = match result {
-            Ok(inventory) => inventory,
+        let (inventory, tag) = match result {
+            Ok(Listing::Whole(inventory, tag)) => (inventory, tag),
+            Ok(Listing::Unchanged) => return self.on_unchanged().await,
             Err(error) => {
                 self.not_heard(error.to_string());
                 return;
             }
         };
+        self.listed = None;
         self.heard();
         if let Err(invalid) = inventory.validate() {
             tracing::warn!(sled = %self.id, %invalid, "inventory refused");
@@ -85,9 +109,41 @@ impl Shell {
             return;
         }
         self.tell_network();
+        self.listed = tag.map(|tag| Listed::new(tag, &inventory));
         if let Some(found) = self.reconcile(asked_at, inventory).await {
             self.boards.ran(TimerName::SledWatch, found, None);
         }
+    }
+
+    /// It lists what it listed: that is looked at again only if the log expects something else of it by now.
+    async fn on_unchanged(&mut self) {
+        let listed = self.listed.take();
+        self.heard();
+        if let Some(listed) = listed
+            && Some(listed.boot) == self.state.as_ref().and_then(|sled| sled.boot).map(|(boot, _)| boot)
+        {
+            self.tell_network();
+            if self.expects(&listed).await {
+                self.listed = Some(listed);
+                self.boards.ran(TimerName::SledWatch, 0, None);
+                return;
+            }
+        }
+        self.ask_inventory();
+    }
+
+    /// Whether the log holds the same VMMs on the sled, each with what was said of it last.
+    async fn expects(&self, listed: &Listed) -> bool {
+        let (id, vmms) = (self.id, listed.vmms.clone());
+        let look = self.ledger.look(self.env.log.durable().get(), move |ledger| {
+            let is_expected = |(vmm, said): &(VmmId, u64)| {
+                ledger
+                    .vmm(*vmm)
+                    .is_some_and(|place| place.sled == id && place.is_held && place.heard == *said)
+            };
+            vmms.iter().all(is_expected) && ledger.vmms_on(id).count() == vmms.len()
+        });
+        look.await.unwrap_or(false)
     }
 
     /// Answers how many VMMs were not as the log says; none if that could not be looked up.

@@ -47,7 +47,9 @@ pub(crate) enum SledMsg {
     /// Compare its inventory with the log, and go on doing so.
     Watch,
     /// An inventory that was asked for when the log was durable up to `asked_at`.
-    Inventoried { asked_at: u64, result: Result<wire::Inventory, wire::SledError> },
+    Inventoried { asked_at: u64, result: Result<wire::Listing, wire::SledError> },
+    /// What became of asking a sled whether it is in the boot that it registers with.
+    Witnessed(registering::Witnessed),
     /// It said something.
     Heard,
     /// It did not answer.
@@ -128,6 +130,10 @@ pub(crate) struct Shell {
     /// The next look at the inventory; dropping it cancels it.
     watch: Option<crate::instance::Timer>,
     is_asking: bool,
+    /// What it listed last, if it says when that is still so.
+    listed: Option<inventory::Listed>,
+    /// Questions whether it is in the boot that it registers with.
+    questions: Arc<Semaphore>,
     /// Whether it could not be found when it was last looked for.
     is_missed: bool,
     /// The drain under way.
@@ -164,7 +170,7 @@ impl Actor for SledActor {
         match message {
             SledMsg::Call { request, asker } => shell.call(request, asker),
             SledMsg::Register { registration, reply } => {
-                return shell.on_register(&registration, reply).await;
+                return shell.on_register(registration, reply).await;
             }
             SledMsg::Renew { boot, epoch, reply } => {
                 // A sled that hung up renews again.
@@ -180,6 +186,7 @@ impl Actor for SledActor {
                 shell.ask_inventory();
             }
             SledMsg::Inventoried { asked_at, result } => shell.on_inventory(asked_at, result).await,
+            SledMsg::Witnessed(witnessed) => return shell.on_witnessed(witnessed).await,
             SledMsg::Command { command, context, reply } => {
                 return shell.on_command(&command, &context, reply).await;
             }
@@ -231,6 +238,8 @@ impl Shell {
             status: SledStatus::default(),
             watch: None,
             is_asking: false,
+            listed: None,
+            questions: Arc::new(Semaphore::new(registering::QUESTIONS_MAX)),
             is_missed: false,
             drain: None,
         };

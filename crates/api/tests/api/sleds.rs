@@ -5,6 +5,7 @@ use api::{ApiConfig, serve_sleds};
 use axum::body::Body;
 use axum::http::{Method, Request};
 use serde_json::{Value, json};
+use sim_sled::machine::Mode;
 use sled_protocol::{
     BootId, ControlPlaneClient, ControlPlaneError, Generation, HttpControlPlaneClient, HttpTimeouts,
     LeaseEpoch, PropolisId, RegisterSled, RenewLease, SledId, SledResources, SledVmmState, Timestamp,
@@ -99,6 +100,123 @@ async fn what_a_sled_may_not_say_is_refused_and_leaves_no_trace() {
     assert_eq!(stack.send_as_sled(request(Method::GET, "/v1/ping", None, &json!(null))).await.status, 404);
 }
 
+/// What is wrong with a registration, and the registration.
+fn malformed() -> Vec<(String, Value)> {
+    let with = |field: &str, value: Value| {
+        let mut body = registration(NO_ID);
+        body[field] = value;
+        (format!("{field}: {}", body[field]), body)
+    };
+    let mut all: Vec<_> = [
+        "",
+        "sim-0",
+        "host",
+        "host:0",
+        "host:65536",
+        "https://host:80",
+        "http://user@host:80",
+        "http://host:80/path",
+        "0.0.0.0:80",
+        "[::]:80",
+        "224.0.0.1:80",
+        "256.1.1.1:80",
+        "host\n:80",
+        "host:80\r\nx: y",
+    ]
+    .map(|address| with("api_addr", json!(address)))
+    .to_vec();
+    let long = "a".repeat(sled_protocol::limits::TEXT_BYTES_MAX + 1);
+    for field in ["name", "cpu_family"] {
+        all.extend(["", "a\u{0}", "a\nb", &long].map(|text| with(field, json!(text))));
+        all.extend([json!(null), json!(7), json!(["a"])].map(|value| with(field, value)));
+    }
+    for field in ["sled_id", "boot_id", "store_id"] {
+        all.extend(
+            ["", "sim-0", "00000000-0000-0000-0000-000000000000"].map(|text| with(field, json!(text))),
+        );
+    }
+    let room = |threads: Value, memory: Value| json!({"threads": threads, "memory": memory});
+    for resources in [
+        json!(null),
+        room(json!(0), json!(1)),
+        room(json!(1), json!(0)),
+        room(json!(65_537), json!(1)),
+        room(json!(-1), json!(1)),
+        room(json!(1.5), json!(1)),
+        room(json!(1), json!((1_u64 << 46) + 1)),
+        room(json!(1), json!(u64::MAX)),
+        json!({"threads": 1}),
+    ] {
+        all.push(with("resources", resources));
+    }
+    all
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_is_wrong_with_a_registration_or_a_report_is_400_and_leaves_no_trace() {
+    let stack = Stack::start(0).await;
+    let durable = stack.durable();
+    for (what, body) in malformed() {
+        let answer = stack.send_as_sled(request(Method::POST, "/sleds/register", None, &body)).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.refusal().1),
+            (400, "MALFORMED"),
+            "{what}: {}",
+            answer.body
+        );
+    }
+    let side = |state: &str, generation: u64, id: &str| {
+        let time = "2026-01-01T00:00:01Z";
+        json!({"migration_id": id, "state": state, "gen": generation, "time_updated": time})
+    };
+    let nil = Uuid::nil().to_string();
+    for (field, value) in [
+        ("migration_in", side("begun", 1, NO_ID)),
+        ("migration_in", side("pending", 0, NO_ID)),
+        ("migration_out", side("pending", 1 << 53, NO_ID)),
+        ("migration_out", side("pending", 1, &nil)),
+        ("migration_out", json!("x")),
+        ("vmm_state", json!(null)),
+        ("vmm_state", json!({"state": "running", "gen": 1})),
+        ("vmm_state", json!({"state": "running", "gen": 1, "time_updated": "yesterday"})),
+        ("vmm_state", json!({"state": "running", "gen": u64::MAX, "time_updated": "2026-01-01T00:00:01Z"})),
+    ] {
+        let mut body = picture("running", 1);
+        body[field] = value.clone();
+        let answer =
+            stack.send_as_sled(request(Method::PUT, &format!("/vmms/{NO_ID}"), Some(NO_ID), &body)).await;
+        assert_eq!(
+            (answer.status.as_u16(), answer.refusal().1),
+            (400, "MALFORMED"),
+            "{field}: {value}: {}",
+            answer.body
+        );
+    }
+    let known =
+        stack.send_as_sled(request(Method::POST, "/sleds/register", None, &registration(NO_ID))).await;
+    assert_eq!(known.status, 200, "the same without what is wrong is taken: {}", known.body);
+    assert!(stack.durable() > durable);
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_and_registrations_beyond_their_bounds_are_put_off_and_renewals_go_on() {
+    let full = ApiConfig { reports_max: 0, registrations_max: 1, ..ApiConfig::default() };
+    let stack = Stack::start_with(1, Mode::Auto, full).await;
+    let register = request(Method::POST, "/sleds/register", None, &registration(NO_ID));
+    assert_eq!(stack.send_as_sled(register).await.status, 200);
+    let report = request(Method::PUT, &format!("/vmms/{NO_ID}"), Some(NO_ID), &picture("running", 1));
+    let put_off = stack.send_as_sled(report).await;
+    assert_eq!((put_off.status.as_u16(), put_off.refusal().1), (503, "UNAVAILABLE"), "{}", put_off.body);
+    let renewal = json!({"boot_id": NO_ID, "lease_epoch": 1});
+    let renew = request(Method::POST, &format!("/sleds/{NO_ID}/renew"), None, &renewal);
+    assert_eq!(stack.send_as_sled(renew).await.status, 204);
+    let bounds = ApiConfig::default().for_sleds(8, 100);
+    assert!(
+        bounds.requests_max > bounds.reports_max + bounds.registrations_max,
+        "places stay free for renewals"
+    );
+}
+
 #[tokio::test]
 async fn the_protocols_own_client_is_understood() {
     let stack = Stack::start(0).await;
@@ -121,6 +239,7 @@ async fn the_protocols_own_client_is_understood() {
         resources: SledResources { threads: 8, memory: 8 << 30 },
         cpu_family: "sim-x86".to_owned(),
         api_addr: "127.0.0.1:1".to_owned(),
+        store_id: None,
     };
     let lease = client.register(asked).await.unwrap();
     assert_eq!(lease.lease_epoch, LeaseEpoch::FIRST);

@@ -21,6 +21,17 @@ const SETTINGS: [(&str, &str); 5] = [
     ("MUSHER_SLEDS__INVENTORY_S", "3600"),
 ];
 
+/// How a daemon is started where the usual way is not what is measured.
+#[derive(Clone, Debug, Default)]
+pub struct Start<'a> {
+    /// More of its command line.
+    pub args: &'a [&'a str],
+    /// Its settings, instead of those that make everything instant.
+    pub settings: Option<&'a [(&'a str, &'a str)]>,
+    /// The one core that it may use.
+    pub core: Option<u32>,
+}
+
 /// A running daemon.
 pub struct Daemon {
     child: Child,
@@ -31,7 +42,7 @@ pub struct Daemon {
 }
 
 /// The daemon's program: the one that was named, or the one beside this program.
-fn program(named: Option<&Path>) -> Result<PathBuf, Failure> {
+pub fn program(named: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some(named) = named {
         return Ok(named.to_owned());
     }
@@ -47,12 +58,25 @@ fn program(named: Option<&Path>) -> Result<PathBuf, Failure> {
 impl Daemon {
     /// Starts the daemon and waits until it is ready.
     pub fn start(named: Option<&Path>, data: &Path) -> Result<Self, Failure> {
+        Self::start_as(named, data, &Start::default())
+    }
+
+    /// Starts it in another way, and waits until it is ready.
+    pub fn start_as(named: Option<&Path>, data: &Path, start: &Start<'_>) -> Result<Self, Failure> {
         let program = program(named)?;
-        let mut command = Command::new(&program);
+        let mut command = match start.core {
+            Some(core) => {
+                let mut command = Command::new("taskset");
+                command.args(["--cpu-list", &core.to_string()]).arg(&program);
+                command
+            }
+            None => Command::new(&program),
+        };
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--sled-listen", "127.0.0.1:0", "--data"])
-            .arg(data);
-        command.envs(SETTINGS).env("RUST_LOG", "error");
+            .arg(data)
+            .args(start.args);
+        command.envs(start.settings.unwrap_or(&SETTINGS).iter().copied()).env("RUST_LOG", "error");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
         let mut child =
             command.spawn().map_err(|error| format!("{} cannot be started: {error}", program.display()))?;
@@ -78,6 +102,19 @@ impl Daemon {
     /// Processor time that the daemon has used so far, nanoseconds. `None` where the system does not tell.
     pub fn processor_nanoseconds(&self) -> Option<u64> {
         processor_nanoseconds(&self.child.id().to_string())
+    }
+
+    /// Its process.
+    pub fn process(&self) -> String {
+        self.child.id().to_string()
+    }
+
+    /// Asks it to end and waits for it.
+    pub fn stop(mut self) -> Result<(), Failure> {
+        let pid = self.child.id().to_string();
+        Command::new("kill").arg(pid).status()?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// A number of its metrics; zero if it has none of this name.

@@ -10,7 +10,7 @@ use std::time::Duration;
 const CREATORS: usize = 64;
 /// How often an instance that does not run yet is looked at again, and how often at most.
 pub const LOOK_EVERY: Duration = Duration::from_millis(2);
-const LOOKS_MAX: usize = 15_000;
+pub const LOOKS_MAX: usize = 15_000;
 
 /// An instance that runs, and what was last said of it.
 #[derive(Clone, Debug)]

@@ -12,17 +12,24 @@
 
 mod daemon;
 mod fleet;
+mod herd;
 mod http;
 mod load;
+mod memory;
+mod reports;
 mod sagas;
+mod sleds;
 mod transitions;
 
 use crate::Failure;
-use crate::args::StackOptions;
+use crate::args::{FleetOptions, ReportsOptions, SledsOptions, StackOptions};
 use crate::machine;
 use crate::report::Report;
 use daemon::Daemon;
+use std::path::Path;
 use std::time::Duration;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
 /// How much is measured.
 #[derive(Clone, Copy, Debug)]
@@ -36,13 +43,49 @@ impl Plan {
     const QUICK: Self = Self { rounds: 3, round: Duration::from_millis(700) };
 }
 
-/// What is measured.
+/// What is measured on a daemon that is started as for everything.
 #[derive(Clone, Copy, Debug)]
 pub enum Question {
     /// One durable transition per request.
     Transitions,
     /// Complete starts.
     Sagas,
+}
+
+/// How many reports of sleds one core takes in.
+pub fn reports(options: &ReportsOptions) -> Result<(), Failure> {
+    let mut alone = Alone::new(options.json, &options.dir)?;
+    alone.runtime.block_on(reports::measure(options, alone.scratch.path(), &mut alone.report))
+}
+
+/// What many sleds cost a daemon.
+pub fn sleds(options: &SledsOptions) -> Result<(), Failure> {
+    let mut alone = Alone::new(options.json, &options.dir)?;
+    alone.runtime.block_on(sleds::measure(options, alone.scratch.path(), &mut alone.report))
+}
+
+/// What many instances cost a daemon.
+pub fn fleet(options: &FleetOptions) -> Result<(), Failure> {
+    let mut alone = Alone::new(options.json, &options.dir)?;
+    alone.runtime.block_on(memory::measure(options, alone.scratch.path(), &mut alone.report))
+}
+
+/// What a measurement needs that starts its own daemons.
+struct Alone {
+    report: Report,
+    runtime: Runtime,
+    /// Goes away at the end.
+    scratch: TempDir,
+}
+
+impl Alone {
+    fn new(is_json: bool, dir: &Path) -> Result<Self, Failure> {
+        let mut report = Report::new(is_json);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let scratch = tempfile::tempdir_in(dir)?;
+        report.row(&machine::describe(scratch.path()));
+        Ok(Self { report, runtime, scratch })
+    }
 }
 
 /// Starts a daemon, measures and prints.

@@ -22,7 +22,7 @@ const HOT_CLIENTS: usize = 16;
 
 /// What a client asks for.
 #[derive(Clone, Copy)]
-enum Kind {
+pub enum Kind {
     /// `PUT /v1/instances/{id}` with the other restart policy.
     Policy,
     /// `PUT /vmms/{id}`, a sled's report: rebooting, running, rebooting.
@@ -83,7 +83,7 @@ impl Client for Owner {
 }
 
 /// Deals the instances out to clients, measures, and gives the instances back as they are then.
-async fn shared_out(
+pub async fn shared_out(
     daemon: &Daemon,
     instances: &mut Vec<Instance>,
     clients: usize,

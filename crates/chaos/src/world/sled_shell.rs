@@ -339,8 +339,11 @@ impl World {
 
     fn answer_registered(&mut self, id: SledId, boot: sled_protocol::BootId, sent_at: u64) {
         let epoch = self.control().epoch_of(id).unwrap_or(LeaseEpoch::ZERO);
-        let lease =
-            SledLease { lease_epoch: sled_protocol::LeaseEpoch::new(epoch.get()), lease_seconds: None };
+        let lease = SledLease {
+            lease_epoch: sled_protocol::LeaseEpoch::new(epoch.get()),
+            lease_seconds: None,
+            store_id: None,
+        };
         self.answer_registration(id, boot, sent_at, Ok(lease));
     }
 

@@ -4,7 +4,7 @@ use super::{ReadModel, VmmPlace};
 use crate::directory::{Directory, Order, Page, Scan, behind, ordered};
 use crate::groups::GroupRow;
 use crate::history::Among;
-use crate::instances::{InstanceEntry, InstanceRow};
+use crate::instances::InstanceRow;
 use crate::migrations::MigrationRow;
 use crate::sagas::SagaRow;
 use crate::sleds::{SledLoad, SledRow};
@@ -26,7 +26,7 @@ impl ReadModel {
 
     /// The instance, unless it is deleted or never was.
     pub fn instance(&self, id: InstanceId) -> Option<InstanceRow> {
-        self.instances.get(&id).filter(|entry| entry.is_listed()).map(InstanceEntry::row)
+        self.instances.get(&id).filter(|entry| entry.is_listed()).map(|entry| entry.row())
     }
 
     /// The instance's whole fold; also of a deleted one whose VMMs are not all reaped.
@@ -187,7 +187,7 @@ impl ReadModel {
     }
 
     fn group_row(&self, project: ProjectId, id: GroupId) -> Option<GroupRow> {
-        let exists = |member| self.instances.get(&member).is_some_and(InstanceEntry::is_listed);
+        let exists = |member| self.instances.get(&member).is_some_and(|entry| entry.is_listed());
         let group = self.projects.get(&project)?.groups.get(&id)?;
         Some(GroupRow::new(id, project, group, exists))
     }

@@ -32,7 +32,7 @@ impl ReadModel {
             let spec = &entry.state.spec;
             is_alone = self.members.entry(spec.project).or_default().insert(&spec.name, id).is_none();
         }
-        self.instances.insert(id, entry).is_none() && is_alone
+        self.instances.insert(id, Box::new(entry)).is_none() && is_alone
     }
 
     pub(super) fn remove_instance(&mut self, id: InstanceId) {
@@ -138,7 +138,7 @@ impl ReadModel {
     }
 
     pub(crate) fn entry(&self, id: InstanceId) -> Option<&InstanceEntry> {
-        self.instances.get(&id)
+        self.instances.get(&id).map(Box::as_ref)
     }
 
     pub(crate) fn sled_state(&self, id: SledId) -> Option<&Sled> {

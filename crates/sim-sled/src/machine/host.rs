@@ -103,6 +103,7 @@ impl Sled {
             resources: self.config.resources,
             cpu_family: self.config.cpu_family.clone(),
             api_addr: self.config.api_addr.clone(),
+            store_id: None,
         })
     }
 

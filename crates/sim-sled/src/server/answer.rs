@@ -5,10 +5,10 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CONTENT_TYPE, ETAG, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
-use sled_protocol::{ErrorBody, SledError};
+use sled_protocol::{ErrorBody, Inventory, InventoryTag, SledError};
 use thiserror::Error;
 
 /// A request that is to see its connection break.
@@ -44,6 +44,23 @@ pub(super) fn ok(body: &impl Serialize) -> Result<Response<Whole>, Broken> {
     json(StatusCode::OK, body)
 }
 
+/// An inventory and its tag, or 304 if the sender knows it already.
+pub(super) fn listing(
+    inventory: &Inventory,
+    known: Option<&InventoryTag>,
+) -> Result<Response<Whole>, Broken> {
+    let bytes = serde_json::to_vec(inventory).map_err(|error| Broken(error.to_string()))?;
+    let tag = InventoryTag::of(&bytes);
+    let is_known = known == Some(&tag);
+    let mut response = if is_known { Response::new(Whole(None)) } else { whole(StatusCode::OK, bytes) };
+    if is_known {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    }
+    let tag = HeaderValue::from_str(tag.as_str()).map_err(|error| Broken(error.to_string()))?;
+    response.headers_mut().insert(ETAG, tag);
+    Ok(response)
+}
+
 /// 204.
 pub(super) fn done() -> Response<Whole> {
     let mut response = Response::new(Whole(None));
@@ -66,11 +83,14 @@ pub(super) fn stranger(status: StatusCode, code: &str, message: String) -> Resul
 }
 
 fn json(status: StatusCode, body: &impl Serialize) -> Result<Response<Whole>, Broken> {
-    let bytes = serde_json::to_vec(body).map_err(|error| Broken(error.to_string()))?;
-    let mut response = Response::new(Whole(Some(Bytes::from(bytes))));
+    Ok(whole(status, serde_json::to_vec(body).map_err(|error| Broken(error.to_string()))?))
+}
+
+fn whole(status: StatusCode, json: Vec<u8>) -> Response<Whole> {
+    let mut response = Response::new(Whole(Some(Bytes::from(json))));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(response)
+    response
 }
 
 /// Why a body was not taken.

@@ -1,13 +1,21 @@
-//! The few query parameters that the protocol has: all of them numbers.
+//! The few query parameters that the protocol has.
 
 use sled_protocol::SledError;
+use std::str::FromStr;
 
 /// The number of this name; `None` if it is not given. One that is given twice, or is no number, is malformed.
 pub(super) fn number(query: Option<&str>, name: &str) -> Result<Option<u64>, SledError> {
+    parsed(query, name)
+}
+
+/// The value of this name, in a text that is the same in a query; `None` if it is not given. One that is given twice, or
+/// is none of its kind, is malformed.
+pub(super) fn parsed<T: FromStr>(query: Option<&str>, name: &str) -> Result<Option<T>, SledError> {
     let pairs = query.unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
     let mut values = pairs.filter(|(key, _)| *key == name).map(|(_, value)| value);
     let (first, second) = (values.next(), values.next());
-    let malformed = || SledError::Malformed(format!("the query parameter `{name}` must be one whole number"));
+    let malformed =
+        || SledError::Malformed(format!("the query parameter `{name}` must be one value of its kind"));
     match (first, second) {
         (None, _) => Ok(None),
         (Some(_), Some(_)) => Err(malformed()),

@@ -5,20 +5,21 @@
 use std::sync::Arc;
 
 use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, HeaderValue};
+use hyper::header::{AUTHORIZATION, HeaderValue, IF_NONE_MATCH};
 use hyper::{Method, Request, Response, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sled_protocol::{
-    AgentAddr, LEASE_EPOCH_QUERY, LeaseEpoch, Presented, PropolisId, RegisterVmm, RequestedState,
-    SerialRange, SetState, SledClient, SledError, SledKey, Token, UpdatedRuntime, V2pMapping,
+    AFTER_QUERY, AgentAddr, InventoryTag, LEASE_EPOCH_QUERY, LIMIT_QUERY, LeaseEpoch, Presented, PropolisId,
+    RegisterVmm, RequestedState, SerialRange, SetState, SledClient, SledError, SledKey, Token,
+    UpdatedRuntime, V2pKey, V2pMapping,
 };
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::ServerLimits;
-use super::answer::{Broken, Unread, Whole, done, ok, read, refusal, stranger};
-use super::query::number;
+use super::answer::{Broken, Unread, Whole, done, listing, ok, read, refusal, stranger};
+use super::query::{number, parsed};
 use crate::embedded::EmbeddedSled;
 use crate::machine::PeerMessage;
 use crate::peers::PEER_PATH;
@@ -110,6 +111,8 @@ impl Agent {
             Err(astray) => return strayed(&astray),
         };
         let query = request.uri().query().map(str::to_owned);
+        let known =
+            request.headers().get(IF_NONE_MATCH).and_then(|tag| InventoryTag::read(tag.to_str().ok()?));
         let body = match timeout(self.limits.body_time, read(request.into_body(), self.limits.body_bytes_max))
             .await
         {
@@ -123,7 +126,8 @@ impl Agent {
         let Ok(_permit) = self.permits.try_acquire() else {
             return refusal(&SledError::ChannelFull);
         };
-        let worked = timeout(self.limits.request_time, self.perform(route, query.as_deref(), &body)).await;
+        let asked = Asked { query: query.as_deref(), known: known.as_ref(), body: &body };
+        let worked = timeout(self.limits.request_time, self.perform(route, asked)).await;
         match worked {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(Failure::Sled(error))) => refusal(&error),
@@ -133,13 +137,8 @@ impl Agent {
         }
     }
 
-    async fn perform(
-        &self,
-        route: Route,
-        query: Option<&str>,
-        body: &[u8],
-    ) -> Result<Response<Whole>, Failure> {
-        let sled = &self.sled;
+    async fn perform(&self, route: Route, asked: Asked<'_>) -> Result<Response<Whole>, Failure> {
+        let (sled, Asked { query, known, body }) = (&self.sled, asked);
         let updated = |updated_runtime| said(&UpdatedRuntime { updated_runtime });
         match route {
             Route::Register(vmm) => said(&sled.register(vmm, parse::<RegisterVmm>(body)?).await?),
@@ -154,7 +153,7 @@ impl Agent {
                 let range = SerialRange { from_start, max_bytes: number(query, "max_bytes")? };
                 said(&sled.serial(vmm, range).await?)
             }
-            Route::Inventory => said(&sled.inventory().await?),
+            Route::Inventory => listing(&sled.inventory().await?, known).map_err(Failure::Broken),
             Route::PutV2p => {
                 sled.put_v2p(epoch(query)?, parse::<Vec<V2pMapping>>(body)?).await?;
                 Ok(done())
@@ -163,7 +162,7 @@ impl Agent {
                 sled.delete_v2p(epoch(query)?, parse::<Vec<V2pMapping>>(body)?).await?;
                 Ok(done())
             }
-            Route::ListV2p => said(&sled.list_v2p().await?),
+            Route::ListV2p => said(&v2p_page(sled.list_v2p().await?, query)?),
             Route::Peer => {
                 let message: PeerMessage = parse(body)?;
                 message.validate().map_err(SledError::from)?;
@@ -172,6 +171,15 @@ impl Agent {
             }
         }
     }
+}
+
+/// What a request says besides its route.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    query: Option<&'a str>,
+    /// The inventory that the sender has already.
+    known: Option<&'a InventoryTag>,
+    body: &'a [u8],
 }
 
 /// Why there is no answer of the sled's own.
@@ -214,6 +222,16 @@ fn parse_set_state(body: &[u8]) -> Result<SetState, SledError> {
         AgentAddr::read("src_addr", src_addr)?;
     }
     Ok(request)
+}
+
+/// Those after the one that is named, by key, and at most so many; all of them without a limit.
+fn v2p_page(mut mappings: Vec<V2pMapping>, query: Option<&str>) -> Result<Vec<V2pMapping>, SledError> {
+    let after: Option<V2pKey> = parsed(query, AFTER_QUERY)?;
+    let limit: Option<usize> = parsed(query, LIMIT_QUERY)?;
+    mappings.retain(|mapping| Some(mapping.key()) > after);
+    mappings.sort_by_key(V2pMapping::key);
+    mappings.truncate(limit.unwrap_or(usize::MAX));
+    Ok(mappings)
 }
 
 fn epoch(query: Option<&str>) -> Result<LeaseEpoch, SledError> {

@@ -48,7 +48,7 @@ pub fn config(n: u128, mode: Mode) -> Config {
 /// A registered sled without a lease.
 pub fn sled(n: u128, mode: Mode) -> Sled {
     let mut sled = Sled::new(config(n, mode), boot(n));
-    sled.registered(0, 0, boot(n), SledLease { lease_epoch: EPOCH, lease_seconds: None });
+    sled.registered(0, 0, boot(n), SledLease { lease_epoch: EPOCH, lease_seconds: None, store_id: None });
     sled
 }
 

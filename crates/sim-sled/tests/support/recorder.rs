@@ -91,7 +91,7 @@ impl ControlPlaneClient for Recorder {
             self.set(|told| told.registrations += 1);
             match self.get(|told| (told.refusal.clone(), told.lease_seconds)) {
                 (Some(refusal), _) => Err(refusal),
-                (None, lease_seconds) => Ok(SledLease { lease_epoch: EPOCH, lease_seconds }),
+                (None, lease_seconds) => Ok(SledLease { lease_epoch: EPOCH, lease_seconds, store_id: None }),
             }
         }
         .boxed()

@@ -1,0 +1,99 @@
+//! The sled's way to its control plane: tells people what became of registering, and keeps it with one control plane.
+//!
+//! A control plane ends what it does not know. A sled that is pointed at another one by mistake would lose its guests, so
+//! it remembers the log of the one that took it, and neither side takes the other without.
+
+use super::identity::Identity;
+use sled_protocol::{
+    ControlPlaneClient, ControlPlaneError, PropolisId, RegisterSled, RenewLease, SledId, SledLease,
+    SledVmmState, StoreId,
+};
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+type Call<'a, T> = Pin<Box<dyn Future<Output = Result<T, ControlPlaneError>> + Send + 'a>>;
+
+/// Tells people what became of registering, whenever that changes; and belongs to whoever took it first.
+pub(super) struct Announced {
+    control_plane: Arc<dyn ControlPlaneClient>,
+    name: String,
+    said: Mutex<String>,
+    /// Held for a file's write, never across an await.
+    identity: Mutex<Identity>,
+    dir: PathBuf,
+}
+
+impl Announced {
+    /// On behalf of the sled of this name, whose identity is kept in `dir`.
+    pub(super) fn new(
+        control_plane: Arc<dyn ControlPlaneClient>,
+        name: &str,
+        identity: Identity,
+        dir: PathBuf,
+    ) -> Self {
+        let (said, identity) = (Mutex::default(), Mutex::new(identity));
+        Self { control_plane, name: name.to_owned(), said, identity, dir }
+    }
+
+    fn store_id(&self) -> Option<StoreId> {
+        // An identity is whole whatever panicked elsewhere.
+        self.identity.lock().unwrap_or_else(PoisonError::into_inner).store_id
+    }
+
+    /// Takes the answer of the control plane that it belongs to. The first that takes it is remembered before its
+    /// answer counts.
+    fn belongs(&self, lease: SledLease) -> Result<SledLease, ControlPlaneError> {
+        let Some(store) = lease.store_id else {
+            return Ok(lease);
+        };
+        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        match identity.store_id {
+            Some(own) if own == store => Ok(lease),
+            Some(_) => Err(ControlPlaneError::OtherStore),
+            None => {
+                let mut bound = identity.clone();
+                bound.store_id = Some(store);
+                bound.store(&self.dir).map_err(|failure| ControlPlaneError::Unavailable(failure.what))?;
+                *identity = bound;
+                Ok(lease)
+            }
+        }
+    }
+
+    fn say(&self, outcome: &Result<SledLease, ControlPlaneError>) {
+        let text = match outcome {
+            Ok(lease) => format!("registered; lease epoch {}", lease.lease_epoch),
+            Err(error) => format!("not registered, trying again: {error}"),
+        };
+        // A text is whole whatever panicked elsewhere.
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if *said != text {
+            if outcome.is_ok() {
+                tracing::info!(sled = self.name, "{text}");
+            } else {
+                tracing::warn!(sled = self.name, "{text}");
+            }
+            *said = text;
+        }
+    }
+}
+
+impl ControlPlaneClient for Announced {
+    fn report(&self, sled: SledId, vmm: PropolisId, state: SledVmmState) -> Call<'_, ()> {
+        self.control_plane.report(sled, vmm, state)
+    }
+
+    fn register(&self, request: RegisterSled) -> Call<'_, SledLease> {
+        Box::pin(async move {
+            let request = RegisterSled { store_id: self.store_id(), ..request };
+            let outcome = self.control_plane.register(request).await.and_then(|lease| self.belongs(lease));
+            self.say(&outcome);
+            outcome
+        })
+    }
+
+    fn renew(&self, sled: SledId, request: RenewLease) -> Call<'_, ()> {
+        self.control_plane.renew(sled, request)
+    }
+}
