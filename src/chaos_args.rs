@@ -1,6 +1,6 @@
 //! Arguments of `musher chaos`.
 
-use crate::kills::{CLIENTS_MAX, KILLS_MAX};
+use crate::kills::{CLIENTS_MAX, KILLS_MAX, Mode, Plant};
 use crate::values::{parse_seeds, parse_span};
 use clap::Subcommand;
 use std::path::PathBuf;
@@ -74,13 +74,22 @@ pub enum ChaosVerb {
     /// Kill the real daemon and a real sled again and again under load, on one directory.
     #[command(after_help = "Example: musher chaos process --kills 20")]
     Process {
-        /// Kills.
+        /// Rounds; each ends with a kill.
         #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=KILLS_MAX))]
         kills: u64,
         /// Stop after this long, if that is sooner (such as 90s, 10m, 2h).
         #[arg(long = "for", value_name = "TIME", value_parser = parse_span)]
         span: Option<Duration>,
-        /// Seed of what is asked and of when it is killed.
+        /// The daemon to test, such as a build with failpoints. By default this binary.
+        #[arg(long, value_name = "PATH")]
+        daemon: Option<PathBuf>,
+        /// Which troubles.
+        #[arg(long, value_enum, default_value_t = Mode::All)]
+        mode: Mode,
+        /// Plant a mistake, which must be found; needs a build with failpoints.
+        #[arg(long, value_enum)]
+        plant: Option<Plant>,
+        /// Seed of what is asked and of what goes wrong.
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// Clients at work.

@@ -8,8 +8,8 @@ use std::process::ExitCode;
 
 /// Runs the verb.
 pub fn run(verb: ChaosVerb) -> ExitCode {
-    if let ChaosVerb::Process { kills, span, seed, load, keep } = verb {
-        return kills::run(&Campaign { kills, span, seed, clients: load, keep });
+    if let ChaosVerb::Process { kills, span, daemon, mode, plant, seed, load, keep } = verb {
+        return kills::run(&Campaign { kills, span, seed, clients: load, daemon, mode, plant, keep });
     }
     let mut out = std::io::stdout().lock();
     let ended: Result<Exit, CliError> = match verb {
@@ -26,7 +26,10 @@ pub fn run(verb: ChaosVerb) -> ExitCode {
             chaos::cli::same(&SameArgs { seed, tier, profile }, &mut out)
         }
         ChaosVerb::Process { .. } => unreachable!("handled before"),
-        ChaosVerb::List => chaos::cli::list(&mut out),
+        ChaosVerb::List => chaos::cli::list(&mut out).and_then(|exit| {
+            list_failpoints(&mut out)?;
+            Ok(exit)
+        }),
     };
     match ended {
         Ok(exit) => ExitCode::from(exit.code()),
@@ -35,6 +38,18 @@ pub fn run(verb: ChaosVerb) -> ExitCode {
             ExitCode::from(error.exit().code())
         }
     }
+}
+
+/// The places where this build can be made to die or fail.
+#[cfg(feature = "failpoints")]
+fn list_failpoints(out: &mut dyn std::io::Write) -> std::io::Result<()> {
+    writeln!(out, "failpoints")?;
+    eventlog::failpoints::names().try_for_each(|name| writeln!(out, "  {name}"))
+}
+
+#[cfg(not(feature = "failpoints"))]
+fn list_failpoints(out: &mut dyn std::io::Write) -> std::io::Result<()> {
+    writeln!(out, "no failpoints: they take a build with the feature failpoints")
 }
 
 /// The tier, and its own profile unless another is named.

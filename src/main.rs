@@ -20,6 +20,8 @@ mod doctor;
 mod embedded;
 mod exit;
 mod explained;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod feed;
 mod fleet;
 mod instance;
