@@ -21,15 +21,19 @@ pub enum ChaosVerb {
     /// Run seeds and check every invariant after every step.
     #[command(after_help = "Example: musher chaos run --seeds 0..2000 --jobs 2")]
     Run {
-        /// Seeds A..B without B, or one seed.
-        #[arg(long, default_value = "0..1000", value_parser = parse_seeds)]
-        seeds: std::ops::Range<u64>,
+        /// Seeds A..B without B, or one seed. By default 0..1000, or as many as there is time for.
+        #[arg(long, value_parser = parse_seeds)]
+        seeds: Option<std::ops::Range<u64>>,
         /// What runs: the rules in the simulator's own shell, or the real actors on a paused clock.
         #[arg(long, value_enum, default_value_t = ChaosTier::Core)]
         tier: ChaosTier,
-        /// Profile of faults; `musher chaos list` names them. By default swarm, or actors for that tier.
-        #[arg(long)]
+        /// Profile of faults, by its name or its file; `musher chaos list` names them. By default swarm, or actors for
+        /// that tier.
+        #[arg(long, value_name = "NAME|FILE")]
         profile: Option<String>,
+        /// Stop after this long, if that is sooner (such as 90s, 10m, 2h).
+        #[arg(long = "for", value_name = "TIME", value_parser = parse_span)]
+        span: Option<Duration>,
         /// Threads.
         #[arg(long, default_value_t = 1)]
         jobs: usize,
@@ -54,6 +58,15 @@ pub enum ChaosVerb {
         #[arg(long)]
         shrink: bool,
     },
+    /// Make a scenario that fails as small as it can be.
+    #[command(after_help = "Example: musher chaos shrink failures/I6-260/scenario.json")]
+    Shrink {
+        /// scenario.json of a kept failure.
+        file: PathBuf,
+        /// Where the smallest one is written; by default beside it, as .shrunk.json.
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
     /// Plant bugs and require that each is found.
     Prove {
         /// Threads.
@@ -67,8 +80,8 @@ pub enum ChaosVerb {
         /// What runs it.
         #[arg(long, value_enum, default_value_t = ChaosTier::Core)]
         tier: ChaosTier,
-        /// Profile of faults. By default swarm, or actors for that tier.
-        #[arg(long)]
+        /// Profile of faults, by its name or its file. By default swarm, or actors for that tier.
+        #[arg(long, value_name = "NAME|FILE")]
         profile: Option<String>,
     },
     /// Kill the real daemon and a real sled again and again under load, on one directory.

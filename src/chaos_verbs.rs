@@ -3,8 +3,12 @@
 use crate::chaos_args::{ChaosTier, ChaosVerb};
 use crate::kills::{self, Campaign};
 use chaos::Tier;
-use chaos::cli::{CliError, Exit, ProveArgs, ReplayArgs, RunArgs, SameArgs};
+use chaos::cli::{CliError, Exit, Progress, ProveArgs, ReplayArgs, RunArgs, SameArgs, ShrinkArgs};
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
+
+/// Seeds of a campaign that names neither seeds nor a time.
+const SEEDS: u64 = 1_000;
 
 /// Runs the verb.
 pub fn run(verb: ChaosVerb) -> ExitCode {
@@ -13,13 +17,16 @@ pub fn run(verb: ChaosVerb) -> ExitCode {
     }
     let mut out = std::io::stdout().lock();
     let ended: Result<Exit, CliError> = match verb {
-        ChaosVerb::Run { seeds, tier, profile, jobs, keep, json } => {
+        ChaosVerb::Run { seeds, tier, profile, span, jobs, keep, json } => {
             let (tier, profile) = chosen(tier, profile);
-            chaos::cli::run(&RunArgs { seeds, tier, profile, jobs, keep: Some(keep), json }, &mut out)
+            let seeds = seeds.unwrap_or(0..if span.is_some() { u64::MAX } else { SEEDS });
+            let (keep, progress) = (Some(keep), progress());
+            chaos::cli::run(&RunArgs { seeds, tier, profile, jobs, span, progress, keep, json }, &mut out)
         }
         ChaosVerb::Replay { file, verbose, stop_at, shrink } => {
             chaos::cli::replay(&ReplayArgs { file, verbose, stop_at_ms: stop_at, shrink }, &mut out)
         }
+        ChaosVerb::Shrink { file, to } => chaos::cli::shrink_file(&ShrinkArgs { file, to }, &mut out),
         ChaosVerb::Prove { jobs } => chaos::cli::prove_all(&ProveArgs { jobs }, &mut out),
         ChaosVerb::Same { seed, tier, profile } => {
             let (tier, profile) = chosen(tier, profile);
@@ -52,10 +59,14 @@ fn list_failpoints(out: &mut dyn std::io::Write) -> std::io::Result<()> {
     writeln!(out, "no failpoints: they take a build with the feature failpoints")
 }
 
+fn progress() -> Progress {
+    if std::io::stderr().is_terminal() { Progress::Overwritten } else { Progress::Lines }
+}
+
 /// The tier, and its own profile unless another is named.
 fn chosen(tier: ChaosTier, profile: Option<String>) -> (Tier, String) {
     let (tier, own) = match tier {
-        ChaosTier::Core => (Tier::Core, "swarm"),
+        ChaosTier::Core => (Tier::Core, chaos::CORE_PROFILE),
         ChaosTier::Actors => (Tier::Actors, chaos::ACTORS_PROFILE),
     };
     (tier, profile.unwrap_or_else(|| own.to_owned()))
