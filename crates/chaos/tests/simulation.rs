@@ -3,8 +3,8 @@
 use chaos::cli::{self, Exit, Progress, ReplayArgs, RunArgs, ShrinkArgs};
 use chaos::prove::{EXPECTATIONS, prove};
 use chaos::{
-    Bug, Campaign, FailureKind, Fault, Findings, PROFILES, Scenario, Sometimes, Tier, profile, run_caught,
-    scenario, scenario_with, shrink,
+    Bug, Campaign, FailureKind, Findings, PROFILES, Scenario, Sometimes, Tier, profile, run_caught, scenario,
+    scenario_with, shrink,
 };
 use std::path::PathBuf;
 
@@ -91,29 +91,6 @@ fn what_a_campaign_finds_does_not_depend_on_its_threads() {
         (seeds, findings.steps, findings.longest, findings.coverage)
     };
     assert_eq!(found(1), found(3));
-}
-
-/// I26: only recorded times follow the wall clock.
-#[test]
-fn a_jump_of_the_wall_clock_changes_no_decision() {
-    let swarm = profile("swarm").unwrap();
-    let jumps = |fault: &Fault| matches!(fault, Fault::ClockJump { .. });
-    let mut jumped = 0;
-    for seed in 0..150 {
-        let with = scenario(seed, swarm);
-        if !with.faults.iter().any(jumps) {
-            continue;
-        }
-        let mut without = with.clone();
-        without.faults.retain(|fault| !jumps(fault));
-        let decided = |scenario: &Scenario| -> Vec<String> {
-            let trace = run_caught(scenario, true).trace.into_iter();
-            trace.filter(|line| !line.contains(" FAULT ")).collect()
-        };
-        assert_eq!(decided(&with), decided(&without), "seed {seed}");
-        jumped += 1;
-    }
-    assert!(jumped > 20, "{jumped}");
 }
 
 #[test]
