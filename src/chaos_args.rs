@@ -1,6 +1,6 @@
 //! Arguments of `musher chaos`.
 
-use crate::kills::{CLIENTS_MAX, KILLS_MAX};
+use crate::kills::{CLIENTS_MAX, KILLS_MAX, Mode, Plant};
 use crate::values::{parse_seeds, parse_span};
 use clap::Subcommand;
 use std::path::PathBuf;
@@ -21,15 +21,19 @@ pub enum ChaosVerb {
     /// Run seeds and check every invariant after every step.
     #[command(after_help = "Example: musher chaos run --seeds 0..2000 --jobs 2")]
     Run {
-        /// Seeds A..B without B, or one seed.
-        #[arg(long, default_value = "0..1000", value_parser = parse_seeds)]
-        seeds: std::ops::Range<u64>,
+        /// Seeds A..B without B, or one seed. By default 0..1000, or as many as there is time for.
+        #[arg(long, value_parser = parse_seeds)]
+        seeds: Option<std::ops::Range<u64>>,
         /// What runs: the rules in the simulator's own shell, or the real actors on a paused clock.
         #[arg(long, value_enum, default_value_t = ChaosTier::Core)]
         tier: ChaosTier,
-        /// Profile of faults; `musher chaos list` names them. By default swarm, or actors for that tier.
-        #[arg(long)]
+        /// Profile of faults, by its name or its file; `musher chaos list` names them. By default swarm, or actors for
+        /// that tier.
+        #[arg(long, value_name = "NAME|FILE")]
         profile: Option<String>,
+        /// Stop after this long, if that is sooner (such as 90s, 10m, 2h).
+        #[arg(long = "for", value_name = "TIME", value_parser = parse_span)]
+        span: Option<Duration>,
         /// Threads.
         #[arg(long, default_value_t = 1)]
         jobs: usize,
@@ -54,6 +58,15 @@ pub enum ChaosVerb {
         #[arg(long)]
         shrink: bool,
     },
+    /// Make a scenario that fails as small as it can be.
+    #[command(after_help = "Example: musher chaos shrink failures/I6-260/scenario.json")]
+    Shrink {
+        /// scenario.json of a kept failure.
+        file: PathBuf,
+        /// Where the smallest one is written; by default beside it, as .shrunk.json.
+        #[arg(long, value_name = "FILE")]
+        to: Option<PathBuf>,
+    },
     /// Plant bugs and require that each is found.
     Prove {
         /// Threads.
@@ -67,20 +80,29 @@ pub enum ChaosVerb {
         /// What runs it.
         #[arg(long, value_enum, default_value_t = ChaosTier::Core)]
         tier: ChaosTier,
-        /// Profile of faults. By default swarm, or actors for that tier.
-        #[arg(long)]
+        /// Profile of faults, by its name or its file. By default swarm, or actors for that tier.
+        #[arg(long, value_name = "NAME|FILE")]
         profile: Option<String>,
     },
     /// Kill the real daemon and a real sled again and again under load, on one directory.
     #[command(after_help = "Example: musher chaos process --kills 20")]
     Process {
-        /// Kills.
+        /// Rounds; each ends with a kill.
         #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=KILLS_MAX))]
         kills: u64,
         /// Stop after this long, if that is sooner (such as 90s, 10m, 2h).
         #[arg(long = "for", value_name = "TIME", value_parser = parse_span)]
         span: Option<Duration>,
-        /// Seed of what is asked and of when it is killed.
+        /// The daemon to test, such as a build with failpoints. By default this binary.
+        #[arg(long, value_name = "PATH")]
+        daemon: Option<PathBuf>,
+        /// Which troubles.
+        #[arg(long, value_enum, default_value_t = Mode::All)]
+        mode: Mode,
+        /// Plant a mistake, which must be found; needs a build with failpoints.
+        #[arg(long, value_enum)]
+        plant: Option<Plant>,
+        /// Seed of what is asked and of what goes wrong.
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// Clients at work.

@@ -22,6 +22,8 @@ mod doors;
 mod embedded;
 mod exit;
 mod explained;
+#[cfg(feature = "failpoints")]
+mod failpoints;
 mod feed;
 mod fleet;
 mod instance;

@@ -59,6 +59,8 @@ pub async fn run(args: &ServeArgs) -> Outcome {
     let config = Config::load(args.config.as_deref(), &overrides)
         .map_err(|error| Failure { exit: Exit::Usage, ..Failure::from(error) })?;
     start_logging(&config.logging)?;
+    #[cfg(feature = "failpoints")]
+    crate::failpoints::arm()?;
     let gate = Gate::open(&config)?;
     let manager = Manager::from_env();
     raise_open_files();

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -15,6 +16,37 @@ use tokio::time::sleep;
 const AGAIN: Duration = Duration::from_millis(20);
 /// How often something is asked again: half a minute in all, beside what the answers take.
 const ATTEMPTS_MAX: usize = 1_500;
+
+/// Most accepted requests of an instance that a client remembers.
+const ACCEPTED_MAX: usize = 64;
+
+/// What all clients have seen so far.
+#[derive(Debug, Default)]
+pub struct Counts {
+    acknowledged: AtomicU64,
+    put_off: AtomicU64,
+}
+
+impl Counts {
+    /// Requests that were carried out.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::SeqCst)
+    }
+
+    /// Answers that said "later".
+    pub fn put_off(&self) -> u64 {
+        self.put_off.load(Ordering::SeqCst)
+    }
+}
+
+/// What was found when everything was looked at after a start.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Checked {
+    /// Requests that were open, and are settled.
+    pub settled: u64,
+    /// Requests that were accepted long ago, and were asked again.
+    pub repeated: u64,
+}
 
 /// Draws of one client, or of the campaign.
 pub struct Dice {
@@ -120,11 +152,13 @@ struct Client {
     instance: Option<(String, &'static str)>,
     /// Asked, and not settled.
     pending: Option<Request>,
-    /// The last that was accepted and changed something, with its answer: what changes nothing leaves nothing in the
-    /// log by which a repeat could be told.
-    last: Option<(Request, Answer)>,
+    /// What was accepted about the instance and changed something, with the answers: what changes nothing leaves
+    /// nothing in the log by which a repeat could be told.
+    accepted: Vec<(Request, Answer)>,
+    /// Whether the last of these is the last that was accepted at all.
+    is_last_known: bool,
     deleted: Vec<String>,
-    acknowledged: u64,
+    counts: Arc<Counts>,
 }
 
 impl Client {
@@ -163,9 +197,16 @@ impl Client {
             (_, false) => {}
         }
         if is_done {
-            self.acknowledged += 1;
+            self.counts.acknowledged.fetch_add(1, Ordering::SeqCst);
             let is_change = self.instance.as_ref().map(|(_, wish)| *wish) != before;
-            self.last = is_change.then(|| (request.clone(), answer.clone()));
+            self.is_last_known = is_change && self.instance.is_some();
+            if self.instance.is_none() || request.verb == Verb::Create || self.accepted.len() == ACCEPTED_MAX
+            {
+                self.accepted.clear();
+            }
+            if self.is_last_known {
+                self.accepted.push((request.clone(), answer.clone()));
+            }
         }
         Ok(())
     }
@@ -185,6 +226,7 @@ impl Client {
                 }
                 Some(None) => {
                     self.pending = Some(request);
+                    self.counts.put_off.fetch_add(1, Ordering::SeqCst);
                     sleep(AGAIN).await;
                 }
                 Some(Some(answer)) => self.settle(&request, &answer)?,
@@ -203,17 +245,20 @@ impl Client {
         Err(Found::new("I18", format!("{request:?} is not settled")))
     }
 
-    /// After a start: what was open is settled, what was acknowledged is there. Answers how much was open.
-    async fn check(&mut self, http: &reqwest::Client, url: &str) -> Result<u64, Found> {
+    /// After a start: what was open is settled, what was acknowledged is there.
+    async fn check(&mut self, http: &reqwest::Client, url: &str) -> Result<Checked, Found> {
+        let mut checked = Checked::default();
         // The last that was accepted first: what is pending may change the instance.
-        if let Some((request, answer)) = &self.last
-            && request.verb != Verb::Delete
+        if self.is_last_known
+            && let Some(last) = self.accepted.last()
         {
-            let again = Self::insist(request, http, url).await?;
-            if again != *answer {
-                let detail = format!("{request:?} was answered {answer:?}, and now {again:?}");
-                return Err(Found::new("I8", detail));
-            }
+            self.repeat(last, http, url).await?;
+        }
+        // One of long ago must be answered as it was, and do nothing: what it asked for may be over.
+        if self.accepted.len() > 1 {
+            let nth = self.dice.roll(self.accepted.len() as u64 - 1) as usize;
+            self.repeat(&self.accepted[nth], http, url).await?;
+            checked.repeated += 1;
         }
         if let Some((id, _)) = &self.instance
             && self.pending.as_ref().is_none_or(|pending| pending.verb != Verb::Delete)
@@ -226,10 +271,26 @@ impl Client {
                 return Err(Found::new("I6", format!("{id} was deleted and is back")));
             }
         }
-        let Some(request) = self.pending.take() else { return Ok(0) };
+        let Some(request) = self.pending.take() else { return Ok(checked) };
         let answer = Self::insist(&request, http, url).await?;
         self.settle(&request, &answer)?;
-        Ok(1)
+        checked.settled += 1;
+        Ok(checked)
+    }
+
+    /// Asks again what was accepted: its key has one outcome for ever.
+    async fn repeat(
+        &self,
+        (request, answer): &(Request, Answer),
+        http: &reqwest::Client,
+        url: &str,
+    ) -> Result<(), Found> {
+        let again = Self::insist(request, http, url).await?;
+        self.history.note("answered", request, Some(&again))?;
+        if again != *answer {
+            return Err(Found::new("I8", format!("{request:?} was answered {answer:?}, and now {again:?}")));
+        }
+        Ok(())
     }
 
     /// The wish comes true.
@@ -265,12 +326,16 @@ async fn look(http: &reqwest::Client, url: &str, id: &str) -> Result<Option<Stri
 }
 
 /// All clients.
-pub struct Clients(Vec<Client>);
+pub struct Clients {
+    clients: Vec<Client>,
+    counts: Arc<Counts>,
+}
 
 impl Clients {
     /// Clients that have done nothing yet, with their history in a file.
     pub fn new(seed: u64, count: u64, history: &Path) -> Result<Self, Failure> {
         let history = History(Arc::new(Mutex::new(File::create(history).map_err(anyhow::Error::from)?)));
+        let counts = Arc::new(Counts::default());
         let client = |nth| Client {
             nth,
             count: 0,
@@ -278,11 +343,12 @@ impl Clients {
             history: history.clone(),
             instance: None,
             pending: None,
-            last: None,
+            accepted: Vec::new(),
+            is_last_known: false,
             deleted: Vec::new(),
-            acknowledged: 0,
+            counts: Arc::clone(&counts),
         };
-        Ok(Self((0..count).map(client).collect()))
+        Ok(Self { clients: (0..count).map(client).collect(), counts })
     }
 
     /// Everybody works until the daemon is gone, while `meanwhile` goes on and makes it so.
@@ -293,7 +359,7 @@ impl Clients {
         meanwhile: impl Future<Output = Result<(), Found>>,
     ) -> Result<(), Found> {
         let mut tasks = tokio::task::JoinSet::new();
-        for mut client in self.0.drain(..) {
+        for mut client in self.clients.drain(..) {
             let (http, url) = (http.clone(), url.to_owned());
             tasks.spawn(async move {
                 let worked = client.work(&http, &url).await;
@@ -303,32 +369,55 @@ impl Clients {
         let mut found = meanwhile.await;
         while let Some(ended) = tasks.join_next().await {
             let (client, worked) = ended.map_err(|error| Found::new("I18", format!("a client: {error}")))?;
-            self.0.push(client);
+            self.clients.push(client);
             found = found.and(worked);
         }
-        self.0.sort_by_key(|client| client.nth);
+        self.clients.sort_by_key(|client| client.nth);
         found
     }
 
-    /// What was acknowledged is there, what was open is settled. Answers how much was open.
-    pub async fn check(&mut self, http: &reqwest::Client, url: &str) -> Result<u64, Found> {
-        let mut settled = 0;
-        for client in &mut self.0 {
-            settled += client.check(http, url).await?;
+    /// What was acknowledged is there, what was open is settled.
+    pub async fn check(&mut self, http: &reqwest::Client, url: &str) -> Result<Checked, Found> {
+        let mut all = Checked::default();
+        for client in &mut self.clients {
+            let checked = client.check(http, url).await?;
+            all.settled += checked.settled;
+            all.repeated += checked.repeated;
         }
-        Ok(settled)
+        Ok(all)
     }
 
     /// Every wish comes true.
     pub async fn come_to_rest(&self, http: &reqwest::Client, url: &str) -> Result<(), Found> {
-        for client in &self.0 {
+        for client in &self.clients {
             client.come_to_rest(http, url).await?;
         }
         Ok(())
     }
 
-    /// How much was acknowledged so far.
-    pub fn acknowledged(&self) -> u64 {
-        self.0.iter().map(|client| client.acknowledged).sum()
+    /// What they have seen, also while they work.
+    pub fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.counts)
     }
+}
+
+/// Reads a history again: whatever a key was answered with first, it was answered with ever after.
+pub fn check_history(path: &Path) -> Result<u64, Found> {
+    let text = std::fs::read_to_string(path);
+    let text = text.map_err(|error| Found::new("I6", format!("the history cannot be read: {error}")))?;
+    let mut outcomes = std::collections::BTreeMap::new();
+    for line in text.lines() {
+        let entry: Value = serde_json::from_str(line)
+            .map_err(|error| Found::new("I6", format!("history: {error}: {line}")))?;
+        if entry["event"] != "answered" {
+            continue;
+        }
+        let key = entry["key"].as_str().unwrap_or_default().to_owned();
+        let outcome = (entry["status"].clone(), entry["id"].clone());
+        let first = outcomes.entry(key).or_insert_with(|| outcome.clone());
+        if *first != outcome {
+            return Err(Found::new("I8", format!("{line}: it had {first:?} before")));
+        }
+    }
+    Ok(outcomes.len() as u64)
 }

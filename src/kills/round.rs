@@ -1,8 +1,12 @@
-//! One round: start, check what was before, let clients work, disturb, kill, verify.
+//! One round: start, check what was before, let clients work, let something go wrong, kill, verify.
 
-use super::house::House;
+use super::Found;
+use super::disk::SmallDisk;
+use super::house::{House, Started};
 use super::load::{Clients, Dice};
-use super::{Done, Found};
+use super::tally::{Met, Tally};
+use super::trouble::{Bag, Trouble};
+use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -14,60 +18,231 @@ const PAUSE_ONE_IN: u64 = 4;
 const SECOND_ONE_IN: u64 = 10;
 /// One round in so many kills the sled too.
 const SLED_ONE_IN: u64 = 3;
+/// Longest wait for a place to be passed, or for a rule to strike; not every round comes there.
+const REACH_MAX: Duration = Duration::from_millis(1_500);
+/// How often it is looked whether a rule has struck.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Longest wait for a daemon whose log is poisoned to end.
+const POISONED_MAX: Duration = Duration::from_secs(30);
+/// How long clients go on after something failed that ends nothing.
+const AFTERWARDS: Duration = Duration::from_millis(150);
 
-/// Plays a round.
-pub async fn play(
-    house: &mut House,
-    clients: &mut Clients,
-    dice: &mut Dice,
-    done: &mut Done,
-) -> Result<(), Found> {
-    house.start().await?;
-    let (http, url) = (house.http.clone(), house.url());
-    done.settled += clients.check(&http, &url).await?;
-    if done.kills.is_multiple_of(REST_ONE_IN) {
-        clients.come_to_rest(&http, &url).await?;
-    }
-    let work_ms = 40 + dice.roll(260);
-    let pause = dice.roll(PAUSE_ONE_IN) == 0;
-    let (pause_ms, is_sled_killed) = (50 + dice.roll(600), dice.roll(SLED_ONE_IN) == 0);
-    let with_second = dice.roll(SECOND_ONE_IN) == 0;
-    let disturb = async {
-        sleep(Duration::from_millis(work_ms)).await;
-        let disturbed = async {
-            if with_second {
-                house.second_is_refused().await?;
-                done.refused_seconds += 1;
-            }
-            if pause {
-                house.pause(Duration::from_millis(pause_ms)).await?;
-                done.pauses += 1;
-                sleep(Duration::from_millis(pause_ms / 4)).await;
-            }
-            Ok(())
-        };
-        let disturbed = disturbed.await;
-        if is_sled_killed {
-            house.kill_sled().await;
-            done.sled_kills += 1;
-        }
-        // Whatever came before, the clients work until it is gone.
-        house.kill_daemon().await;
-        disturbed
-    };
-    clients.work(&http, &url, disturb).await?;
-    done.kills += 1;
-    done.acknowledged = clients.acknowledged();
-    house.verify().await?;
-    done.verified += 1;
-    Ok(())
+/// Whatever a round is played with.
+pub struct Stage<'a> {
+    /// The processes.
+    pub house: House,
+    /// Who works.
+    pub clients: Clients,
+    /// Draws.
+    pub dice: &'a mut Dice,
+    /// What was met.
+    pub tally: &'a mut Tally,
+    /// What goes wrong.
+    pub bag: &'a mut Bag,
+    /// The disk, if it can be filled.
+    pub disk: Option<&'a SmallDisk>,
+    /// Rounds on this directory so far.
+    pub rounds: u64,
 }
 
-/// After the last kill: one more start, and everything comes to rest.
-pub async fn last(house: &mut House, clients: &mut Clients, done: &mut Done) -> Result<(), Found> {
-    house.start().await?;
-    let (http, url) = (house.http.clone(), house.url());
-    done.settled += clients.check(&http, &url).await?;
-    done.acknowledged = clients.acknowledged();
-    clients.come_to_rest(&http, &url).await
+impl Stage<'_> {
+    /// Plays a round.
+    pub async fn play(&mut self) -> Result<(), Found> {
+        let mut trouble = self.bag.draw(self.dice);
+        if self.house.start(&trouble.rules()).await? == Started::Ended {
+            if let Trouble::PointAtStart { place, .. } = &trouble {
+                self.tally.note(Met::PointAtStart);
+                self.tally.died_at(place);
+            }
+            self.house.kill_daemon().await;
+            self.house.verify().await?;
+            trouble = Trouble::Kill;
+            self.house.start(&None).await?;
+        }
+        if let Some(disk) = self.disk {
+            disk.give_back();
+        }
+        self.check().await?;
+        if self.rounds.is_multiple_of(REST_ONE_IN) {
+            self.clients.come_to_rest(&self.house.http.clone(), &self.house.url()).await?;
+        }
+        self.work(&trouble).await?;
+        self.house.must_not_have_panicked()?;
+        self.house.verify().await?;
+        self.tally.note(Met::Verified);
+        self.rounds += 1;
+        Ok(())
+    }
+
+    /// After the last kill: one more start, and everything comes to rest.
+    pub async fn last(&mut self) -> Result<(), Found> {
+        if let Some(disk) = self.disk {
+            disk.give_back();
+        }
+        self.house.start(&None).await?;
+        self.check().await?;
+        self.clients.come_to_rest(&self.house.http.clone(), &self.house.url()).await
+    }
+
+    async fn check(&mut self) -> Result<(), Found> {
+        let checked = self.clients.check(&self.house.http.clone(), &self.house.url()).await?;
+        self.tally.add(Met::Settled, checked.settled);
+        self.tally.add(Met::Repeated, checked.repeated);
+        Ok(())
+    }
+
+    /// Clients work while something goes wrong, until the daemon is gone.
+    async fn work(&mut self, trouble: &Trouble) -> Result<(), Found> {
+        let (http, url) = (self.house.http.clone(), self.house.url());
+        let (house, counts) = (&mut self.house, self.clients.counts());
+        let mut hand = Hand { house, dice: self.dice, tally: self.tally, disk: self.disk, counts };
+        let disturb = async {
+            let disturbed = hand.disturb(trouble).await;
+            if hand.dice.roll(SLED_ONE_IN) == 0 {
+                hand.house.kill_sled().await;
+                hand.tally.note(Met::SledKill);
+            }
+            // Whatever came before, the clients work until it is gone.
+            hand.house.kill_daemon().await;
+            disturbed
+        };
+        self.clients.work(&http, &url, disturb).await
+    }
+}
+
+/// What disturbs, while the clients are at work.
+struct Hand<'a> {
+    house: &'a mut House,
+    dice: &'a mut Dice,
+    tally: &'a mut Tally,
+    disk: Option<&'a SmallDisk>,
+    counts: std::sync::Arc<super::load::Counts>,
+}
+
+impl Hand<'_> {
+    async fn disturb(&mut self, trouble: &Trouble) -> Result<(), Found> {
+        self.house.open_gate()?;
+        match trouble {
+            Trouble::Kill | Trouble::Planted => self.at_any_moment().await,
+            Trouble::Point { place, .. } => self.at_a_place(place).await,
+            // The start did not come there.
+            Trouble::PointAtStart { .. } => self.at_any_moment().await,
+            Trouble::Failure { met, is_poison, .. } => self.failing(*met, *is_poison).await,
+            Trouble::Files { more } => {
+                self.house.limit_files(*more)?;
+                self.tally.note(Met::NoMoreFiles);
+                self.while_they_work(150, 500).await;
+                self.killed();
+                Ok(())
+            }
+            Trouble::Full { left, is_mended, is_left_full } => {
+                self.full(*left, *is_mended, *is_left_full).await
+            }
+        }
+    }
+
+    async fn while_they_work(&mut self, min_ms: u64, more_ms: u64) {
+        sleep(Duration::from_millis(min_ms + self.dice.roll(more_ms))).await;
+    }
+
+    fn killed(&mut self) {
+        self.tally.note(Met::Kill);
+    }
+
+    async fn at_any_moment(&mut self) -> Result<(), Found> {
+        self.while_they_work(40, 260).await;
+        if self.dice.roll(SECOND_ONE_IN) == 0 {
+            self.house.second_is_refused().await?;
+            self.tally.note(Met::Second);
+        }
+        if self.dice.roll(PAUSE_ONE_IN) == 0 {
+            let pause_ms = 50 + self.dice.roll(600);
+            self.house.pause(Duration::from_millis(pause_ms)).await?;
+            self.tally.note(Met::Pause);
+            sleep(Duration::from_millis(pause_ms / 4)).await;
+        }
+        self.killed();
+        Ok(())
+    }
+
+    async fn at_a_place(&mut self, place: &str) -> Result<(), Found> {
+        match self.house.wait_end(REACH_MAX).await? {
+            // abort() is how a failpoint dies.
+            Some(status) if status.signal().is_some() => {
+                self.tally.note(Met::Point);
+                self.tally.died_at(place);
+                Ok(())
+            }
+            Some(status) => Err(Found::new("I18", format!("the daemon ended by itself: {status}"))),
+            None => {
+                self.killed();
+                Ok(())
+            }
+        }
+    }
+
+    async fn failing(&mut self, met: Met, is_poison: bool) -> Result<(), Found> {
+        let looks = REACH_MAX.as_millis() / LOOK_EVERY.as_millis();
+        for _ in 0..looks {
+            if self.house.has_struck() {
+                break;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        if !self.house.has_struck() {
+            self.killed();
+            return Ok(());
+        }
+        self.tally.note(met);
+        let patience = if is_poison { POISONED_MAX } else { AFTERWARDS };
+        match self.house.wait_end(patience).await? {
+            Some(status) if status.code().is_some_and(|code| code != 0) => {
+                self.tally.note(Met::EndedPoisoned);
+                Ok(())
+            }
+            Some(status) => Err(Found::new("I18", format!("after {met:?} the daemon ended with {status}"))),
+            None if is_poison => Err(Found::new(
+                "I18",
+                format!("after {met:?} the daemon goes on, although its log is poisoned"),
+            )),
+            None => {
+                self.killed();
+                Ok(())
+            }
+        }
+    }
+
+    async fn full(&mut self, left: u64, is_mended: bool, is_left_full: bool) -> Result<(), Found> {
+        let failed = |error: std::io::Error| Found::new("I18", format!("the disk cannot be filled: {error}"));
+        let Some(disk) = self.disk else {
+            self.killed();
+            return Ok(());
+        };
+        self.while_they_work(20, 100).await;
+        disk.fill(left).map_err(failed)?;
+        self.tally.note(Met::DiskFilled);
+        let put_off = self.counts.put_off();
+        self.while_they_work(100, 300).await;
+        if self.counts.put_off() > put_off {
+            self.tally.note(Met::PutOff);
+        }
+        if is_mended {
+            disk.give_back();
+            let acknowledged = self.counts.acknowledged();
+            self.while_they_work(100, 200).await;
+            if self.counts.acknowledged() > acknowledged {
+                self.tally.note(Met::WentOn);
+            }
+            if is_left_full {
+                disk.fill(left).map_err(failed)?;
+            }
+        }
+        if is_left_full {
+            self.tally.note(Met::StartedFull);
+        } else {
+            disk.give_back();
+        }
+        self.killed();
+        Ok(())
+    }
 }

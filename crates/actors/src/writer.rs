@@ -4,6 +4,7 @@
 //! strictly" are said once.
 
 use crate::env::Env;
+use eventlog::failpoints::{Point, pass};
 use eventlog::{AppendOutcome, Claim, Epoch, Position, ReadError, Unavailable, Version};
 use journal::{Context, Event, Recorded, StreamName};
 use lifecycle::{EventMeta, Timestamp};
@@ -136,6 +137,7 @@ impl Writer {
         } else {
             (read_from(&env, stream, Version::new(1), claim.head.version)?, Timestamp::default())
         };
+        pass(Point::OwnerLoaded);
         let records: Vec<Recorded> = records.into_iter().map(|(record, _)| record).collect();
         let last_time = records.last().map_or(last_time, |record| record.meta.time);
         let head = claim.head;
@@ -187,6 +189,7 @@ impl Writer {
             append.events.iter().map(|event| Timestamp::from_micros(event.time_us)).collect();
         match self.env.log.append(append).await {
             AppendOutcome::Appended { first, last, version } => {
+                pass(Point::OwnerAppended);
                 let count = events.len() as u64;
                 assert!(last.get() + 1 - first.get() == count, "an append is contiguous");
                 assert!(version.get() == self.version.get() + count, "an append extends its stream");

@@ -8,6 +8,7 @@ use crate::checks::{Failure, FailureKind};
 use crate::coverage::Coverage;
 use crate::generate::{Profile, scenario};
 use crate::scenario::{Scenario, Tier};
+use crate::states::{Met, States};
 use crate::world::Outcome;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,13 +23,13 @@ pub const JOBS_MAX: usize = 256;
 
 /// What a campaign is to do.
 #[derive(Clone, Debug)]
-pub struct Campaign {
+pub struct Campaign<'a> {
     /// Seeds.
     pub seeds: Range<u64>,
     /// What runs them.
     pub tier: Tier,
     /// The profile.
-    pub profile: &'static Profile,
+    pub profile: &'a Profile,
     /// Threads, 1 to [`JOBS_MAX`].
     pub jobs: usize,
     /// A mistake to plant in every run.
@@ -63,6 +64,8 @@ pub struct Findings {
     pub differing: Vec<u64>,
     /// Rare states.
     pub coverage: Coverage,
+    /// Abstract states, each with the first seed that met it.
+    pub states: States,
     /// The seed with most steps, and their number.
     pub longest: (u64, u64),
 }
@@ -94,6 +97,7 @@ pub fn run_caught(scenario: &Scenario, is_traced: bool) -> Outcome {
                 steps: 0,
                 simulated_us: 0,
                 coverage: Coverage::default(),
+                states: Met::default(),
                 trace: Vec::new(),
                 log: Vec::new(),
             }
@@ -114,15 +118,21 @@ pub fn is_repeatable(scenario: &Scenario) -> bool {
     run_caught(scenario, false).trace_hash == run_caught(scenario, false).trace_hash
 }
 
-impl Campaign {
+impl Campaign<'_> {
     /// Runs the campaign. What it finds does not depend on the number of threads.
     pub fn run(&self) -> Findings {
+        self.run_watched(&|_| true)
+    }
+
+    /// The same, showing what was found to `watch` after each seed; it answers whether to go on. Seeds that were
+    /// begun are finished.
+    pub fn run_watched(&self, watch: &(dyn Fn(&Findings) -> bool + Sync)) -> Findings {
         let next = AtomicU64::new(self.seeds.start);
         let end = AtomicU64::new(self.seeds.end);
         let findings = Mutex::new(Findings::default());
         std::thread::scope(|scope| {
             for _ in 0..self.jobs.clamp(1, JOBS_MAX) {
-                scope.spawn(|| self.work(&next, &end, &findings));
+                scope.spawn(|| self.work(&next, &end, &findings, watch));
             }
         });
         let mut findings = findings.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -134,7 +144,13 @@ impl Campaign {
         findings
     }
 
-    fn work(&self, next: &AtomicU64, end: &AtomicU64, findings: &Mutex<Findings>) {
+    fn work(
+        &self,
+        next: &AtomicU64,
+        end: &AtomicU64,
+        findings: &Mutex<Findings>,
+        watch: &(dyn Fn(&Findings) -> bool + Sync),
+    ) {
         loop {
             let seed = next.fetch_add(1, Ordering::SeqCst);
             if seed >= end.load(Ordering::SeqCst) {
@@ -148,10 +164,11 @@ impl Campaign {
                 // Smaller seeds that others have begun are finished, so that the first one is found.
                 end.fetch_min(seed, Ordering::SeqCst);
             }
-            findings
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .add(seed, scenario, outcome, differs);
+            let mut findings = findings.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            findings.add(seed, scenario, outcome, differs);
+            if !watch(&findings) {
+                end.fetch_min(next.load(Ordering::SeqCst), Ordering::SeqCst);
+            }
         }
     }
 }
@@ -162,6 +179,7 @@ impl Findings {
         self.steps += outcome.steps;
         self.simulated_us += outcome.simulated_us;
         self.coverage.add(&outcome.coverage);
+        self.states.add(seed, &outcome.states);
         // The smaller seed of two that are equally long, whichever thread came first.
         if outcome.steps > self.longest.1 || (outcome.steps == self.longest.1 && seed < self.longest.0) {
             self.longest = (seed, outcome.steps);

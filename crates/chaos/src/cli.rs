@@ -3,11 +3,13 @@
 //! Everything is written to `out`; the answer says how the process shall end. An error is one of writing or of
 //! reading files, or a wrong argument; its text says what to do.
 
+mod telling;
+
 use crate::campaign::{Campaign, Findings, JOBS_MAX, is_repeatable, run_caught, scenario_with};
 use crate::checks::{Failure, FailureKind};
 use crate::coverage::Sometimes;
 use crate::faults::Fault;
-use crate::generate::{ACTORS_PROFILE, PROFILES, profile};
+use crate::generate::{ACTORS_PROFILE, CORE_PROFILE, NoProfile, PROFILES, Profile};
 use crate::prove::{EXPECTATIONS, prove};
 use crate::report;
 use crate::scenario::{Scenario, Tier, Unreadable};
@@ -16,6 +18,8 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use telling::Telling;
 
 /// Most failures that a campaign shrinks and keeps: the first of each invariant come first.
 pub const FAILURES_SHRUNK_MAX: usize = 20;
@@ -75,6 +79,9 @@ pub enum CliError {
         /// What is wrong with it.
         why: Unreadable,
     },
+    /// There is no such profile.
+    #[error("{0}")]
+    Profile(#[from] NoProfile),
     /// An argument makes no sense.
     #[error("{0}")]
     Usage(String),
@@ -94,14 +101,39 @@ pub struct RunArgs {
     pub seeds: Range<u64>,
     /// What runs them.
     pub tier: Tier,
-    /// Name of a profile.
+    /// Name of a profile, or its file.
     pub profile: String,
     /// Threads.
     pub jobs: usize,
+    /// When to stop, if that is sooner.
+    pub span: Option<Duration>,
+    /// How it is told, beside the output, how the campaign goes on.
+    pub progress: Progress,
     /// Where failures are kept.
     pub keep: Option<PathBuf>,
     /// Whether to write JSON lines.
     pub json: bool,
+}
+
+/// How a campaign tells how it goes on, on stderr.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Progress {
+    /// Not at all.
+    #[default]
+    Silent,
+    /// One line that is written over, for a terminal.
+    Overwritten,
+    /// A line now and then, for a file.
+    Lines,
+}
+
+/// `chaos shrink`.
+#[derive(Clone, Debug)]
+pub struct ShrinkArgs {
+    /// A scenario that fails.
+    pub file: PathBuf,
+    /// Where the smallest one is written; by default beside it, as `.shrunk.json`.
+    pub to: Option<PathBuf>,
 }
 
 /// `chaos replay`.
@@ -135,16 +167,9 @@ pub struct SameArgs {
     pub profile: String,
 }
 
-fn known_profile(name: &str) -> Result<&'static crate::generate::Profile, CliError> {
-    profile(name).ok_or_else(|| {
-        let names: Vec<&str> = PROFILES.iter().map(|profile| profile.name).collect();
-        CliError::Usage(format!("no profile is called \"{name}\"; there are {}", names.join(", ")))
-    })
-}
-
 /// Runs a campaign.
 pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
-    let profile = known_profile(&args.profile)?;
+    let profile = Profile::find(&args.profile)?;
     if args.seeds.is_empty() {
         return Err(CliError::Usage(
             "there are no seeds in that range; write `--seeds A..B` with A < B".to_owned(),
@@ -156,18 +181,23 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
     let campaign = Campaign {
         seeds: args.seeds.clone(),
         tier: args.tier,
-        profile,
+        profile: &profile,
         jobs: args.jobs,
         bug: None,
         is_stopped_by_failure: false,
     };
     let started = stopwatch();
-    let findings = campaign.run();
+    let telling = Telling::new(args.progress, started);
+    let findings = campaign.run_watched(&|findings| {
+        telling.tell(findings);
+        args.span.is_none_or(|span| started.elapsed() < span)
+    });
+    telling.end();
     let elapsed_ms = started.elapsed().as_millis().try_into().unwrap_or(u64::MAX);
-    let exit = verdict(&findings, args.tier, profile.name);
+    let exit = verdict(&findings, args.tier, &profile);
     show_failures(args, &findings, out)?;
     if args.json {
-        writeln!(out, "{}", report::summary_json(&findings, elapsed_ms, exit.code()))?;
+        writeln!(out, "{}", report::summary_json(&findings, args.seeds.start, elapsed_ms, exit.code()))?;
         return Ok(exit);
     }
     for seed in &findings.differing {
@@ -179,10 +209,11 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
         args.tier.name(),
         profile.name,
         args.seeds.start,
-        args.seeds.end
+        args.seeds.start + findings.seeds
     )?;
     report::numbers(out, &findings, elapsed_ms)?;
-    let with_minima = args.tier == Tier::Core && profile.name == PROFILES[0].name;
+    report::states(out, &findings, args.seeds.start)?;
+    let with_minima = args.tier == Tier::Core && profile.is_built_in && profile.name == CORE_PROFILE;
     report::coverage(out, &findings, with_minima)?;
     writeln!(out, "{} failed, {} gave two traces", findings.failures.len(), findings.differing.len())?;
     Ok(exit)
@@ -192,23 +223,24 @@ pub fn run(args: &RunArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
     clippy::disallowed_methods,
     reason = "how long a campaign took is told to people and decides nothing"
 )]
-fn stopwatch() -> std::time::Instant {
-    std::time::Instant::now()
+fn stopwatch() -> Instant {
+    Instant::now()
 }
 
 /// The gravest finding: coverage is asked of each tier's own profile only; that of the core has minima in the table,
 /// that of the actors must have met each of its states.
-fn verdict(findings: &Findings, tier: Tier, profile: &str) -> Exit {
+fn verdict(findings: &Findings, tier: Tier, profile: &Profile) -> Exit {
     if let Some(first) = findings.failures.first() {
         return Exit::of(&first.failure);
     }
     if !findings.differing.is_empty() {
         return Exit::Nondeterminism;
     }
+    let is_of = |name| profile.is_built_in && profile.name == name;
     let is_short = match tier {
-        Tier::Core => profile == PROFILES[0].name && !findings.coverage.short(findings.seeds).is_empty(),
+        Tier::Core => is_of(CORE_PROFILE) && !findings.coverage.short(findings.seeds).is_empty(),
         Tier::Actors => {
-            profile == ACTORS_PROFILE
+            is_of(ACTORS_PROFILE)
                 && findings.seeds >= ACTOR_SEEDS_MIN
                 && Sometimes::OF_ACTORS.iter().any(|state| findings.coverage.count(*state) == 0)
         }
@@ -277,13 +309,35 @@ pub fn replay(args: &ReplayArgs, out: &mut dyn Write) -> Result<Exit, CliError> 
     };
     writeln!(out, "{} {}", failure.invariant, failure.detail)?;
     if args.shrink {
-        let shrunk = shrink(&scenario, &failure);
-        let place = args.file.with_extension("shrunk.json");
-        std::fs::write(&place, shrunk.scenario.to_json())?;
-        writeln!(out, "{}", report::shrunk_line(&scenario, &shrunk))?;
-        writeln!(out, "repro: chaos replay {}", place.display())?;
+        keep_smallest(&scenario, &failure, &args.file.with_extension("shrunk.json"), out)?;
     }
     Ok(Exit::of(&failure))
+}
+
+/// Makes a saved scenario as small as it can be and still break the same invariant.
+pub fn shrink_file(args: &ShrinkArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
+    let scenario = read_scenario(&args.file)?;
+    let Some(failure) = run_caught(&scenario, false).failure else {
+        let path = args.file.display();
+        return Err(CliError::Usage(format!("{path} breaks nothing: there is nothing to shrink it to")));
+    };
+    writeln!(out, "{} {}", failure.invariant, failure.detail)?;
+    let place = args.to.clone().unwrap_or_else(|| args.file.with_extension("shrunk.json"));
+    keep_smallest(&scenario, &failure, &place, out)?;
+    Ok(Exit::Clean)
+}
+
+fn keep_smallest(
+    scenario: &Scenario,
+    failure: &Failure,
+    place: &Path,
+    out: &mut dyn Write,
+) -> Result<(), CliError> {
+    let shrunk = shrink(scenario, failure);
+    std::fs::write(place, shrunk.scenario.to_json())?;
+    writeln!(out, "{}", report::shrunk_line(scenario, &shrunk))?;
+    writeln!(out, "repro: musher chaos replay {}", place.display())?;
+    Ok(())
 }
 
 /// Looks for every planted bug. One that is not found within its budget is a hole in the harness.
@@ -322,7 +376,7 @@ pub fn prove_all(args: &ProveArgs, out: &mut dyn Write) -> Result<Exit, CliError
 
 /// Runs one seed twice and compares the traces.
 pub fn same(args: &SameArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
-    let scenario = scenario_with(args.seed, args.tier, known_profile(&args.profile)?, None);
+    let scenario = scenario_with(args.seed, args.tier, &Profile::find(&args.profile)?, None);
     let is_same = is_repeatable(&scenario);
     let word = if is_same { "one trace" } else { "two traces: something outside the scenario decides" };
     writeln!(out, "seed {}  tier {}  profile {}  {word}", args.seed, args.tier.name(), args.profile)?;
@@ -332,13 +386,18 @@ pub fn same(args: &SameArgs, out: &mut dyn Write) -> Result<Exit, CliError> {
 /// Lists profiles and kinds of fault.
 pub fn list(out: &mut dyn Write) -> Result<Exit, CliError> {
     writeln!(out, "profiles")?;
-    for profile in PROFILES {
+    for profile in PROFILES.iter() {
         writeln!(out, "  {:<10} {}", profile.name, profile.about)?;
     }
     writeln!(out, "faults")?;
     for kind in &Fault::KINDS {
         let is_core = Fault::CORE_KINDS.contains(kind);
-        writeln!(out, "  {kind}{}", if is_core { "" } else { "  (actors tier)" })?;
+        let tier = match (*kind, is_core) {
+            ("pause", _) => "  (core tier)",
+            (_, true) => "",
+            (_, false) => "  (actors tier)",
+        };
+        writeln!(out, "  {kind}{tier}")?;
     }
     writeln!(out, "planted bugs")?;
     for expectation in &EXPECTATIONS {

@@ -31,7 +31,7 @@ macro_rules! sometimes {
 }
 
 sometimes! {
-    /// An actor panicked in the middle of an append. Actors tier only, like the next five.
+    /// An actor panicked in the middle of an append. Actors tier only, like the next eight.
     ActorPanicked = "actor panicked while appending", 0;
     /// An actor was killed where it waited.
     ActorKilled = "actor killed", 0;
@@ -43,6 +43,18 @@ sometimes! {
     ClientGone = "client gone before its answer", 0;
     /// Hundreds asked one instance at once.
     MailboxFlooded = "mailbox flooded", 0;
+    /// A sled's lease ended because nobody renewed it.
+    LeaseExpired = "lease expired", 0;
+    /// A drain moved the last guest away.
+    DrainEnded = "drain moved the last guest", 0;
+    /// An instance that was left alone left memory.
+    Passivated = "idle instance left memory", 0;
+    /// The control plane stood still while it had something to do.
+    PausedAtWork = "paused with work waiting", 50;
+    /// An effect was refused again and again.
+    RefusedForGood = "effect refused for good", 10;
+    /// An operator had a sled's guests moved away.
+    DrainBegan = "drain began", 30;
     /// A crash lost appends that were not synced.
     UnsyncedTailLost = "unsynced tail lost", 50;
     /// Recovery trimmed a torn append.
@@ -196,6 +208,10 @@ impl Sometimes {
         Self::OutcomeUnknown,
         Self::ClientGone,
         Self::MailboxFlooded,
+        Self::LeaseExpired,
+        Self::DrainBegan,
+        Self::DrainEnded,
+        Self::Passivated,
         Self::UnsyncedTailLost,
         Self::CrashBeforeAppend,
         Self::CrashAppendedUnsynced,

@@ -28,6 +28,7 @@ pub mod report;
 mod scenario;
 mod shrink;
 mod stage;
+mod states;
 mod trace;
 mod verb;
 mod way;
@@ -42,12 +43,13 @@ pub use coverage::{Coverage, Sometimes};
 pub use faults::{
     Direction, EffectKind, Entity, Fault, LoseUnsynced, Mishap, Phase, Refused, Side, Victim, Window,
 };
-pub use generate::{ACTORS_PROFILE, PROFILES, Profile, profile, scenario};
+pub use generate::{ACTORS_PROFILE, CORE_PROFILE, NoProfile, PROFILES, Profile, profile, scenario};
 pub use recorded::{History, NoScenario, Reenactment, SEEDS_TRIED, reenact};
 pub use scenario::{
     FAULTS_MAX, FORMAT, MIGRATE_DEADLINE_MS_MAX, REQUESTS_MAX, RESTART_MS_MAX, RESTARTS_MAX, Request,
     RestartShape, SAFETY_MS_MAX, SLEDS_MAX, START_DEADLINE_MS_MAX, Scenario, SledShape, Tier, Unreadable,
 };
 pub use shrink::{RUNS_MAX, Shrunk, shrink};
+pub use states::{Met, Point, States};
 pub use verb::Verb;
 pub use world::{Outcome, QUIESCE_MAX_US, STEPS_MAX, decide_with, run};

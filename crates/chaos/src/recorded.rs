@@ -269,7 +269,13 @@ impl Making {
             Some(Input::Outcome { effect, result: EffectResult::Refused(refusal) }) => {
                 let (effect, instance) = (kind_of(*effect), 0);
                 let nth = self.refused.entry(effect).or_insert(0);
-                self.faults.push(Fault::Refuse { effect, instance, nth: *nth, refused: refused(*refusal) });
+                self.faults.push(Fault::Refuse {
+                    effect,
+                    instance,
+                    nth: *nth,
+                    refused: refused(*refusal),
+                    is_lasting: false,
+                });
                 *nth += 1;
             }
             Some(Input::Restart(_)) => self.is_restarted = true,
@@ -403,6 +409,8 @@ impl Making {
             start_deadline_ms: self.deadlines.0,
             migrate_deadline_ms: self.deadlines.1,
             restart,
+            lease_s: None,
+            passivate_ms: None,
             safety_ms: end,
             requests: self.requests,
             faults: self.faults,

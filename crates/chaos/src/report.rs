@@ -4,6 +4,7 @@ use crate::campaign::{FailedSeed, Findings, run_caught};
 use crate::coverage::Sometimes;
 use crate::scenario::Scenario;
 use crate::shrink::Shrunk;
+use crate::states::Point;
 use serde_json::json;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -63,7 +64,7 @@ pub fn keep(dir: &Path, failed: &FailedSeed, shrunk: &Shrunk) -> io::Result<Path
     std::fs::write(place.join("trace.txt"), lines(&outcome.trace))?;
     let mut summary = Vec::new();
     short_form(&mut summary, failed, shrunk)?;
-    writeln!(summary, "  repro: chaos replay {}", place.join("shrunk.json").display())?;
+    writeln!(summary, "  repro: musher chaos replay {}", place.join("shrunk.json").display())?;
     std::fs::write(place.join("summary.txt"), summary)?;
     Ok(place)
 }
@@ -86,6 +87,17 @@ pub fn numbers(out: &mut dyn Write, findings: &Findings, elapsed_ms: u64) -> io:
         findings.longest.0,
         findings.longest.1
     )
+}
+
+/// How many distinct abstract states the first seeds met.
+pub fn states(out: &mut dyn Write, findings: &Findings, first: u64) -> io::Result<()> {
+    writeln!(out, "distinct abstract states by seeds")?;
+    writeln!(out, "  {:>8} {:>16} {:>12} {:>10}", "seeds", "state and event", "instances", "fleets")?;
+    for point in findings.states.curve(first, findings.seeds) {
+        let Point { seeds, decided, instances, fleets } = point;
+        writeln!(out, "  {seeds:>8} {decided:>16} {instances:>12} {fleets:>10}")?;
+    }
+    Ok(())
 }
 
 /// The coverage table; a state below its minimum is marked, if minima are asked for.
@@ -123,7 +135,16 @@ pub fn failure_json(failed: &FailedSeed, shrunk: Option<&Shrunk>) -> String {
 }
 
 /// The campaign as a JSON line.
-pub fn summary_json(findings: &Findings, elapsed_ms: u64, exit: u8) -> String {
+pub fn summary_json(findings: &Findings, first: u64, elapsed_ms: u64, exit: u8) -> String {
+    let point = |point: &Point| {
+        json!({
+            "seeds": point.seeds,
+            "decided": point.decided,
+            "instances": point.instances,
+            "fleets": point.fleets,
+        })
+    };
+    let curve: Vec<_> = findings.states.curve(first, findings.seeds).iter().map(point).collect();
     let coverage: serde_json::Map<String, serde_json::Value> = Sometimes::ALL
         .iter()
         .map(|state| (state.name().to_owned(), findings.coverage.count(*state).into()))
@@ -137,6 +158,7 @@ pub fn summary_json(findings: &Findings, elapsed_ms: u64, exit: u8) -> String {
         "failed_seeds": findings.failures.iter().map(|failed| failed.seed).collect::<Vec<_>>(),
         "differing_seeds": findings.differing,
         "coverage": coverage,
+        "states": curve,
         "exit": exit,
     })
     .to_string()

@@ -94,6 +94,12 @@ pub struct Scenario {
     /// How failed instances are restarted; none means not at all, whatever their policy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restart: Option<RestartShape>,
+    /// Length of the sleds' lease in seconds; none means that none is given. Actors tier only, like the next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_s: Option<u64>,
+    /// After how many milliseconds an instance that is left alone leaves memory; none means not within a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passivate_ms: Option<u64>,
     /// Length of the safety phase in milliseconds; afterwards everything is healed.
     pub safety_ms: u64,
     /// What clients ask for.

@@ -56,6 +56,11 @@ pub enum Verb {
         /// Which.
         sled: u16,
     },
+    /// Move every guest away from a sled, and place no new VMMs on it. The core tier has nobody who moves them.
+    Drain {
+        /// Which.
+        sled: u16,
+    },
     /// A sled is gone: the operator, who has switched it off, takes it out for good.
     Expunge {
         /// Which.
@@ -117,6 +122,7 @@ impl Verb {
             Self::Resize { .. } | Self::SetRestarts { .. } => "update",
             Self::Cordon { .. } => "cordon",
             Self::Uncordon { .. } => "uncordon",
+            Self::Drain { .. } => "drain",
             Self::Expunge { .. } => "expunge",
             Self::SetQuota { .. } => "set_quota",
             Self::CreateGroup { .. } => "create_group",
@@ -139,7 +145,10 @@ impl Verb {
             | Self::ForceStop { .. }
             | Self::Resize { .. }
             | Self::SetRestarts { .. } => About::Instance,
-            Self::Cordon { sled } | Self::Uncordon { sled } | Self::Expunge { sled } => About::Sled(sled),
+            Self::Cordon { sled }
+            | Self::Uncordon { sled }
+            | Self::Drain { sled }
+            | Self::Expunge { sled } => About::Sled(sled),
             Self::SetQuota { of_silo: true, .. } => About::System,
             Self::SetQuota { of_silo: false, .. }
             | Self::CreateGroup { .. }
@@ -153,7 +162,10 @@ impl Verb {
     pub(crate) const fn sled(self) -> Option<u16> {
         match self {
             Self::Migrate { to } => to,
-            Self::Cordon { sled } | Self::Uncordon { sled } | Self::Expunge { sled } => Some(sled),
+            Self::Cordon { sled }
+            | Self::Uncordon { sled }
+            | Self::Drain { sled }
+            | Self::Expunge { sled } => Some(sled),
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
 //! The simulator as a test: seeds are clean, planted bugs are found, failures shrink and replay.
 
-use chaos::cli::{self, Exit, ReplayArgs, RunArgs};
+use chaos::cli::{self, Exit, Progress, ReplayArgs, RunArgs, ShrinkArgs};
 use chaos::prove::{EXPECTATIONS, prove};
 use chaos::{
     Bug, Campaign, FailureKind, Findings, PROFILES, Scenario, Sometimes, Tier, profile, run_caught, scenario,
@@ -11,7 +11,7 @@ use std::path::PathBuf;
 /// Seeds of the default profile on every push; the other profiles get a third each.
 const SEEDS: u64 = 600;
 
-fn campaign(name: &str, seeds: u64) -> Campaign {
+fn campaign(name: &str, seeds: u64) -> Campaign<'static> {
     Campaign {
         seeds: 0..seeds,
         tier: Tier::Core,
@@ -43,8 +43,10 @@ fn no_seed_of_the_swarm_breaks_an_invariant_and_each_gives_one_trace() {
 
 #[test]
 fn no_seed_of_the_other_profiles_breaks_an_invariant_and_each_gives_one_trace() {
-    for chosen in PROFILES.iter().filter(|profile| !matches!(profile.name, "swarm" | "canary" | "actors")) {
-        must_be_clean(chosen.name, SEEDS / 3);
+    for chosen in
+        PROFILES.iter().filter(|profile| !matches!(profile.name.as_str(), "swarm" | "canary" | "actors"))
+    {
+        must_be_clean(&chosen.name, SEEDS / 3);
     }
 }
 
@@ -160,8 +162,16 @@ fn a_replay_stops_where_it_is_told() {
 fn the_canary_turns_the_campaign_red_and_keeps_its_failure() {
     let dir = tempfile::tempdir().unwrap();
     let keep = Some(dir.path().to_owned());
-    let args =
-        RunArgs { seeds: 0..2, tier: Tier::Core, profile: "canary".to_owned(), jobs: 1, keep, json: true };
+    let args = RunArgs {
+        seeds: 0..2,
+        tier: Tier::Core,
+        profile: "canary".to_owned(),
+        jobs: 1,
+        span: None,
+        progress: Progress::Silent,
+        keep,
+        json: true,
+    };
     let mut out = Vec::new();
     assert_eq!(cli::run(&args, &mut out).unwrap(), Exit::Invariant);
     for name in ["scenario.json", "shrunk.json", "events.log", "trace.txt", "summary.txt"] {
@@ -182,11 +192,15 @@ fn wrong_arguments_are_refused_with_what_would_be_right() {
         tier: Tier::Core,
         profile: profile.to_owned(),
         jobs,
+        span: None,
+        progress: Progress::Silent,
         keep: None,
         json: false,
     };
     let table = [
         (args(0..1, "nonesuch", 1), "swarm"),
+        (args(0..1, "swram", 1), "did you mean"),
+        (args(0..1, "nowhere/mine.toml", 1), "cannot be read"),
         (args(3..3, "swarm", 1), "A < B"),
         (args(0..1, "swarm", 0), "allowed"),
     ];
@@ -195,6 +209,64 @@ fn wrong_arguments_are_refused_with_what_would_be_right() {
         assert_eq!(error.exit().code(), 2);
         assert!(error.to_string().contains(says), "{error}");
     }
+}
+
+#[test]
+fn a_campaign_ends_when_its_time_is_over_and_says_what_it_met() {
+    let args = RunArgs {
+        seeds: 0..u64::MAX,
+        tier: Tier::Core,
+        profile: "calm".to_owned(),
+        jobs: 2,
+        span: Some(std::time::Duration::from_millis(50)),
+        progress: Progress::Silent,
+        keep: None,
+        json: true,
+    };
+    let mut out = Vec::new();
+    assert_eq!(cli::run(&args, &mut out).unwrap(), Exit::Clean);
+    let campaign: serde_json::Value = serde_json::from_slice(&out).unwrap();
+    let seeds = campaign["seeds"].as_u64().unwrap();
+    assert!(seeds > 0);
+    let last = campaign["states"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!(last["seeds"].as_u64(), Some(seeds));
+    assert!(last["instances"].as_u64().unwrap() >= last["fleets"].as_u64().unwrap().min(5));
+}
+
+#[test]
+fn a_profile_of_a_file_is_run_as_one_that_is_compiled_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let built_in = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../config/chaos/network.toml");
+    let file = dir.path().join("network.toml");
+    std::fs::copy(built_in, &file).unwrap();
+    let hash = |name: &str| {
+        let found = chaos::Profile::find(name).unwrap();
+        run_caught(&scenario(11, &found), false).trace_hash
+    };
+    assert_eq!(hash(file.to_str().unwrap()), hash("network"));
+    assert_ne!(hash("network"), hash("reboots"));
+}
+
+#[test]
+fn a_saved_failure_is_shrunk_by_its_file_and_a_clean_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let swarm = profile("swarm").unwrap();
+    let failing = (0..100)
+        .map(|seed| scenario_with(seed, Tier::Core, swarm, Some(Bug::AcknowledgeBeforeSync)))
+        .find(|scenario| run_caught(scenario, false).failure.is_some())
+        .unwrap();
+    let file = dir.path().join("scenario.json");
+    std::fs::write(&file, failing.to_json()).unwrap();
+    let mut out = Vec::new();
+    let args = ShrinkArgs { file: file.clone(), to: None };
+    assert_eq!(cli::shrink_file(&args, &mut out).unwrap(), Exit::Clean);
+    let text = std::fs::read_to_string(dir.path().join("scenario.shrunk.json")).unwrap();
+    let shrunk = Scenario::from_json(&text).unwrap();
+    assert!(shrunk.items() < failing.items());
+    assert!(run_caught(&shrunk, false).failure.is_some());
+    std::fs::write(&file, Scenario { bug: None, ..shrunk }.to_json()).unwrap();
+    let error = cli::shrink_file(&args, &mut Vec::new()).unwrap_err();
+    assert!(error.to_string().contains("breaks nothing"), "{error}");
 }
 
 #[test]

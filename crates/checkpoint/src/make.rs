@@ -8,6 +8,7 @@ use crate::directory::{Step, TEMP_NAME, keep, newest};
 use crate::error::MakeError;
 use crate::past::Past;
 use crate::state::State;
+use eventlog::failpoints::{Point, pass};
 use eventlog::{Position, StoreId};
 use std::fs;
 use std::io;
@@ -30,7 +31,15 @@ pub struct Made {
 /// Makes the checkpoint at what is durable; none if the newest is there already. One at a time per directory.
 /// It may take seconds and blocks: call it from a thread that may.
 pub fn advance(dir: &Path, store: StoreId, past: &dyn Past) -> Result<Option<Made>, MakeError> {
-    let made = advance_stepwise(dir, store, past, &mut |_| Ok(()));
+    let made = advance_stepwise(dir, store, past, &mut |step| {
+        match step {
+            Step::Sync => pass(Point::CheckpointWritten),
+            Step::Rename => pass(Point::CheckpointSynced),
+            Step::SyncDirectory => pass(Point::CheckpointNamed),
+            Step::Create | Step::Write | Step::Remove => {}
+        }
+        Ok(())
+    });
     if let Err(MakeError::Io(_)) = &made {
         // Half a checkpoint is room that a full disk does not have. One that is not there is as well.
         let _ = fs::remove_file(dir.join(TEMP_NAME));

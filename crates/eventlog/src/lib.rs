@@ -17,6 +17,7 @@
 pub mod cache;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
+pub mod failpoints;
 mod gate;
 pub mod journal;
 pub mod log;

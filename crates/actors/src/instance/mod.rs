@@ -19,7 +19,7 @@ use crate::instances::Ticket;
 use crate::ledger::LedgerHandle;
 use crate::sleds::Sleds;
 use lifecycle::input::{EffectResult, Input, VmmReport};
-use lifecycle::{DeadlineKind, Effect, Instance, InstanceId, OpId, SledId, VmmId};
+use lifecycle::{Deadline, Effect, Instance, InstanceId, OpId, SledId, VmmId};
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use shell::Shell;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ pub(crate) enum InstanceMsg {
     /// An effect is due again.
     SendAgain(Effect),
     /// A deadline has passed.
-    DeadlinePassed(DeadlineKind),
+    DeadlinePassed(Deadline),
     /// A stop or reboot has waited long enough for its sled.
     WaitIsOver(OpId),
     /// Look again.
@@ -137,7 +137,7 @@ impl Actor for InstanceActor {
                 shell.on_send_again(effect);
                 Ok(())
             }
-            InstanceMsg::DeadlinePassed(kind) => shell.on_deadline(kind).await,
+            InstanceMsg::DeadlinePassed(deadline) => shell.on_deadline(deadline).await,
             InstanceMsg::WaitIsOver(op) => {
                 shell.on_wait_is_over(op);
                 Ok(())

@@ -6,7 +6,7 @@ use crate::convert::VmmRequest;
 use journal::Actor as Who;
 use lifecycle::input::{EffectResult, Input};
 use lifecycle::saga::RETRY;
-use lifecycle::{Deadline, DeadlineKind, Effect, deadlines, effects};
+use lifecycle::{Deadline, Effect, deadlines, effects};
 use ractor::ActorProcessingErr;
 use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
@@ -75,10 +75,9 @@ impl Shell {
     }
 
     fn arm(&mut self, deadline: Deadline, pause: Duration) {
-        let kind = deadline.kind;
-        let timer =
-            Timer::new(self.me.send_after(pause, move || InstanceMsg::DeadlinePassed(kind)).abort_handle());
-        self.deadlines.insert(kind, Armed { deadline, _timer: timer });
+        let passed = move || InstanceMsg::DeadlinePassed(deadline);
+        let timer = Timer::new(self.me.send_after(pause, passed).abort_handle());
+        self.deadlines.insert(deadline.kind, Armed { deadline, _timer: timer });
     }
 
     /// Hands the effect to its sled, which answers in time or says that it did not. A call that is lost with the
@@ -145,7 +144,13 @@ impl Shell {
         }
     }
 
-    pub(super) async fn on_deadline(&mut self, kind: DeadlineKind) -> Result<(), ActorProcessingErr> {
+    pub(super) async fn on_deadline(&mut self, deadline: Deadline) -> Result<(), ActorProcessingErr> {
+        let kind = deadline.kind;
+        // It may have passed while something else was being done that ended it, and another of its kind may have
+        // begun since: that one is not over.
+        if self.deadlines.get(&kind).is_none_or(|armed| armed.deadline != deadline) {
+            return Ok(());
+        }
         let context = self.context(Who::Timer("deadline".to_owned()), None);
         let given = match self.give(Input::Deadline(kind), context.clone()).await {
             Ok(Given::AskForRoom(wanted)) => self.restart(wanted, context).await,

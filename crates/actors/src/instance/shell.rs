@@ -8,6 +8,7 @@ use crate::env::Env;
 use crate::ledger::LedgerHandle;
 use crate::sleds::Sleds;
 use crate::writer::{AppendError, Writer};
+use eventlog::failpoints::{Point, pass};
 use journal::{Actor as Who, Context, Event, Recorded, StreamName};
 use lifecycle::input::{Input, VmmReport};
 use lifecycle::{
@@ -142,7 +143,9 @@ impl Shell {
             evolve(&mut self.state, event, meta);
         }
         self.trace(before, &events);
+        pass(Point::InstanceFolded);
         self.derive();
+        pass(Point::InstanceDerived);
         self.save();
         Ok(Given::Written)
     }

@@ -9,7 +9,8 @@ use super::migrations::MigrationChecks;
 use super::restarts::{RestartChecks, When};
 use super::{Broken, checked};
 use crate::scenario::Scenario;
-use crate::world::{names, planted};
+use crate::states::Met;
+use crate::world::{labels_of, names, planted};
 use eventlog::{Position, Record};
 use journal::{Event, Recorded, StreamName};
 use lifecycle::network::NetworkBook;
@@ -48,6 +49,8 @@ pub(crate) struct LogChecks {
     /// The state before the append that is being folded.
     before: Option<Instance>,
     allowed: Allowed,
+    /// Which abstract states were met.
+    pub(crate) states: Met,
 }
 
 /// What durable events allow the outside to see.
@@ -173,6 +176,8 @@ impl LogChecks {
         if recorded.index.0 == 0 {
             self.before.clone_from(&state);
         }
+        let names = labels_of(&recorded.event);
+        let visible = state.as_ref().map(Instance::run_state);
         if let InstanceEvent::StopRequested { op } | InstanceEvent::RebootRequested { op } = event {
             self.allowed.orders.insert(*op);
         }
@@ -195,6 +200,7 @@ impl LogChecks {
         let Some(state) = state else {
             return Err(Broken::new("I9", format!("p{} left nothing behind", recorded.meta.position)));
         };
+        self.states.step(visible, &names, &state, &self.instances);
         self.allow(&state);
         self.losses.reached(&state, when);
         RestartChecks::reached(&state, event)?;

@@ -158,6 +158,9 @@ pub enum Fault {
         nth: u32,
         /// What it says.
         refused: Refused,
+        /// Whether every later attempt is refused too, until everything is healed.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_lasting: bool,
     },
     /// A guest shuts itself down.
     GuestShutdown {
@@ -255,11 +258,19 @@ pub enum Fault {
         /// How many ask.
         count: u64,
     },
+    /// The control plane stands still, as a process that was stopped, and then finds everything that came
+    /// meanwhile at once, its own timers too. Core tier.
+    Pause {
+        /// When it begins.
+        at: u64,
+        /// How long it lasts.
+        lasts: u64,
+    },
 }
 
 impl Fault {
     /// Names of all kinds, in the order of the enum.
-    pub const KINDS: [&'static str; 27] = [
+    pub const KINDS: [&'static str; 28] = [
         "crash_at",
         "crash_time",
         "disk_full",
@@ -287,10 +298,35 @@ impl Fault {
         "unknown_append",
         "client_gone",
         "mailbox_flood",
+        "pause",
     ];
 
-    /// Those of [`Self::KINDS`] that the core tier knows; what follows them is about actors.
-    pub const CORE_KINDS: &'static [&'static str] = Self::KINDS.split_at(22).0;
+    /// Those of [`Self::KINDS`] that the core tier knows; the others are about actors.
+    pub const CORE_KINDS: [&'static str; 23] = [
+        "crash_at",
+        "crash_time",
+        "disk_full",
+        "io_error",
+        "disk_stall",
+        "sled_reboot",
+        "agent_restart",
+        "slow_sled",
+        "partition",
+        "drop",
+        "duplicate",
+        "reorder",
+        "delay_tail",
+        "clock_jump",
+        "duplicate_request",
+        "refuse",
+        "guest_shutdown",
+        "guest_crash",
+        "guest_hang",
+        "peer_partition",
+        "lose_answer",
+        "at_migration",
+        "pause",
+    ];
 
     /// The kind's name.
     pub const fn kind(&self) -> &'static str {
@@ -322,6 +358,7 @@ impl Fault {
             Self::UnknownAppend { .. } => 24,
             Self::ClientGone { .. } => 25,
             Self::MailboxFlood { .. } => 26,
+            Self::Pause { .. } => 27,
         };
         Self::KINDS[nth]
     }
@@ -355,7 +392,8 @@ impl Fault {
             | Self::GuestHang { at, .. }
             | Self::PeerPartition { at, .. }
             | Self::ActorKill { at, .. }
-            | Self::MailboxFlood { at, .. } => Some(*at),
+            | Self::MailboxFlood { at, .. }
+            | Self::Pause { at, .. } => Some(*at),
         }
     }
 
@@ -367,6 +405,7 @@ impl Fault {
             | Self::Drop { lasts, .. }
             | Self::Duplicate { lasts, .. }
             | Self::PeerPartition { lasts, .. }
+            | Self::Pause { lasts, .. }
             | Self::AtMigration { lasts, .. } => vec![lasts],
             Self::DiskStall { lasts, by, .. }
             | Self::SlowSled { lasts, by, .. }

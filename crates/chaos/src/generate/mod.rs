@@ -5,8 +5,11 @@
 //! an event of an instance that the scenario will use, and a window. Mishaps of migrations are aimed too: they
 //! name a phase and a side.
 
+mod profiles;
 mod requests;
 mod stories;
+
+pub use profiles::{ACTORS_PROFILE, CORE_PROFILE, NoProfile, PROFILES, Profile, profile};
 
 use crate::bug::Bug;
 use crate::draws::{hash, within};
@@ -14,170 +17,6 @@ use crate::faults::{
     Direction, EffectKind, Entity, Fault, LoseUnsynced, Mishap, Phase, Refused, Side, Victim, Window,
 };
 use crate::scenario::{FORMAT, RestartShape, Scenario, SledShape, Tier};
-
-/// What a profile lets happen.
-#[derive(Clone, Copy, Debug)]
-pub struct Profile {
-    /// Its name.
-    pub name: &'static str,
-    /// What it is for.
-    pub about: &'static str,
-    /// Kinds of fault that it may switch on.
-    kinds: &'static [&'static str],
-    /// How many in a hundred seeds switch each kind on.
-    chance: u64,
-    /// How many in a hundred requests of an instance ask to migrate it.
-    moves: u64,
-    /// Whether sleds are too small for what is asked.
-    is_scarce: bool,
-}
-
-const CRASHES: &[&str] =
-    &["crash_at", "crash_time", "disk_full", "io_error", "disk_stall", "duplicate_request"];
-const NETWORK: &[&str] = &[
-    "partition",
-    "drop",
-    "duplicate",
-    "reorder",
-    "delay_tail",
-    "slow_sled",
-    "agent_restart",
-    "sled_reboot",
-    "refuse",
-    "peer_partition",
-    "lose_answer",
-    "at_migration",
-];
-
-const REBOOTS: &[&str] =
-    &["sled_reboot", "agent_restart", "duplicate", "reorder", "delay_tail", "slow_sled", "disk_full", "drop"];
-
-const MIGRATIONS: &[&str] = &[
-    "crash_at",
-    "partition",
-    "drop",
-    "duplicate",
-    "delay_tail",
-    "sled_reboot",
-    "refuse",
-    "guest_crash",
-    "peer_partition",
-    "lose_answer",
-    "at_migration",
-];
-
-const ACTORS: &[&str] = &[
-    "crash_at",
-    "crash_time",
-    "disk_full",
-    "io_error",
-    "disk_stall",
-    "sled_reboot",
-    "agent_restart",
-    "slow_sled",
-    "partition",
-    "drop",
-    "duplicate",
-    "reorder",
-    "delay_tail",
-    "clock_jump",
-    "duplicate_request",
-    "refuse",
-    "guest_shutdown",
-    "guest_crash",
-    "guest_hang",
-    "peer_partition",
-    "lose_answer",
-    "actor_panic",
-    "actor_kill",
-    "unknown_append",
-    "client_gone",
-    "mailbox_flood",
-];
-
-/// The profile that the actors tier runs unless told otherwise.
-pub const ACTORS_PROFILE: &str = "actors";
-
-/// All profiles; the first is the default.
-pub const PROFILES: &[Profile] = &[
-    Profile {
-        name: "swarm",
-        about: "every fault, each on or off by seed",
-        kinds: Fault::CORE_KINDS,
-        chance: 45,
-        moves: 25,
-        is_scarce: false,
-    },
-    Profile {
-        name: "crash",
-        about: "the control plane dies, the disk fails",
-        kinds: CRASHES,
-        chance: 80,
-        moves: 25,
-        is_scarce: false,
-    },
-    Profile {
-        name: "network",
-        about: "messages and sleds misbehave",
-        kinds: NETWORK,
-        chance: 70,
-        moves: 25,
-        is_scarce: false,
-    },
-    Profile {
-        name: "reboots",
-        about: "sleds reboot while messages are late",
-        kinds: REBOOTS,
-        chance: 80,
-        moves: 25,
-        is_scarce: false,
-    },
-    Profile {
-        name: "migrations",
-        about: "guests move all the time, and every phase goes wrong",
-        kinds: MIGRATIONS,
-        chance: 55,
-        moves: 55,
-        is_scarce: false,
-    },
-    Profile {
-        name: "scarce",
-        about: "every fault, and too little room",
-        kinds: Fault::CORE_KINDS,
-        chance: 35,
-        moves: 25,
-        is_scarce: true,
-    },
-    Profile {
-        name: ACTORS_PROFILE,
-        about: "every fault that the actors tier knows; actors and clients die too",
-        kinds: ACTORS,
-        chance: 35,
-        moves: 25,
-        is_scarce: false,
-    },
-    Profile {
-        name: "calm",
-        about: "no faults; messages are late now and then",
-        kinds: &[],
-        chance: 0,
-        moves: 25,
-        is_scarce: false,
-    },
-    Profile {
-        name: "canary",
-        about: "fails always, to show that failures are reported",
-        kinds: &[],
-        chance: 0,
-        moves: 25,
-        is_scarce: false,
-    },
-];
-
-/// The profile of a name.
-pub fn profile(name: &str) -> Option<&'static Profile> {
-    PROFILES.iter().find(|profile| profile.name == name)
-}
 
 /// Events at which crashes are aimed, with whether they are a sled's.
 const CRASH_EVENTS: &[(&str, bool)] = &[
@@ -243,10 +82,10 @@ impl Dice {
 
 /// The scenario of a seed.
 pub fn scenario(seed: u64, profile: &Profile) -> Scenario {
-    let dice = Dice { seed: hash(seed, profile.name, 0, 0) };
+    let dice = Dice { seed: hash(seed, &profile.name, 0, 0) };
     let sleds = *dice.pick("sleds", 0, &[1, 2, 2, 2, 3, 3, 3, 4, 4]);
     let shape = |nth| SledShape {
-        threads: if profile.is_scarce || dice.chance("scarce", 0, 20) {
+        threads: if profile.scarce || dice.chance("scarce", 0, 20) {
             dice.draw("threads", nth, 1, 4) as u32
         } else {
             dice.draw("threads", nth, 8, 32) as u32
@@ -261,7 +100,7 @@ pub fn scenario(seed: u64, profile: &Profile) -> Scenario {
     let world = Size { sleds: sleds as u16, instances, safety_ms, requests: requests.len() as u64 };
     let mut faults = Vec::new();
     for (nth, kind) in (0..).zip(Fault::KINDS) {
-        if profile.kinds.contains(&kind) && dice.chance("switch", nth, profile.chance) {
+        if profile.has(kind) && dice.chance("switch", nth, profile.chance) {
             let most = match kind {
                 "crash_at" => 6,
                 "at_migration" | "refuse" | "lose_answer" => 5,
@@ -271,21 +110,28 @@ pub fn scenario(seed: u64, profile: &Profile) -> Scenario {
             faults.extend((0..count).map(|n| fault(&dice, kind, nth * 100 + n, &world)));
         }
     }
-    if profile.kinds.contains(&"at_migration") {
+    if profile.has("partition") {
+        stories::swizzle(&dice, sleds as u16, safety_ms, &mut faults);
+    }
+    if profile.has("at_migration") {
         stories::tell(&dice, instances, safety_ms, &mut requests, &mut faults);
         requests.sort_by_key(|request| (request.at, request.id));
     }
     Scenario {
         format: FORMAT,
         seed,
-        profile: profile.name.to_owned(),
+        profile: profile.name.clone(),
         tier: Tier::Core,
-        bug: (profile.name == "canary").then_some(Bug::Canary),
+        bug: profile.fails.then_some(Bug::Canary),
         sleds: (0..sleds).map(shape).collect(),
         sync_us: (dice.draw("sync_min", 0, 100, 1_000), dice.draw("sync_max", 0, 1_000, 12_000)),
         start_deadline_ms: *dice.pick("deadline", 0, &[500, 1_500, 3_000, 10_000, 30_000, 120_000]),
         migrate_deadline_ms: *dice.pick("migrate_deadline", 0, &[300, 1_000, 3_000, 8_000, 20_000, 60_000]),
         restart: dice.chance("restart", 0, 75).then(|| restart(&dice)),
+        lease_s: dice.chance("lease", 0, profile.leases).then(|| dice.draw("lease_s", 0, 3, 12)),
+        passivate_ms: dice
+            .chance("passivation", 0, profile.passivation)
+            .then(|| *dice.pick("passivate", 0, &[20, 500, 3_000])),
         safety_ms,
         requests,
         faults,
@@ -386,7 +232,9 @@ fn fault(dice: &Dice, kind: &str, nth: u64, size: &Size) -> Fault {
             instance,
             nth: dice.draw("effect_nth", nth, 0, 2) as u32,
             refused: *dice.pick("refused", nth, &Refused::ALL),
+            is_lasting: dice.chance("refused_for_good", nth, 20),
         },
+        "pause" => Fault::Pause { at, lasts },
         "guest_shutdown" => Fault::GuestShutdown { at, instance },
         "guest_crash" => Fault::GuestCrash { at, instance },
         "guest_hang" => Fault::GuestHang { at, instance },
@@ -453,7 +301,7 @@ mod tests {
 
     #[test]
     fn every_profile_generates_valid_scenarios_that_survive_json() {
-        for profile in PROFILES {
+        for profile in PROFILES.iter() {
             for seed in 0..50 {
                 let scenario = scenario(seed, profile);
                 assert_eq!(Scenario::from_json(&scenario.to_json()).unwrap(), scenario);
@@ -484,6 +332,7 @@ mod tests {
             "create_group",
             "delete",
             "delete_group",
+            "drain",
             "expunge",
             "force_stop",
             "join_group",

@@ -174,6 +174,17 @@ impl Admin<'_> {
                     self.add(at + after, 0, Verb::Uncordon { sled });
                 }
             }
+            if self.dice.chance("drains", key, 12) {
+                let at = self.any_time(20 + key);
+                self.add(at, 0, Verb::Drain { sled });
+                if self.dice.chance("called_off", key, 50) {
+                    self.add(
+                        at + self.dice.draw("called_off_after", key, 100, 10_000),
+                        0,
+                        Verb::Uncordon { sled },
+                    );
+                }
+            }
             // The last one stays, so that there is somewhere to go.
             if sled + 1 < sleds && self.dice.chance("expunges", key, 10) {
                 self.add(self.any_time(10 + key), 0, Verb::Expunge { sled });

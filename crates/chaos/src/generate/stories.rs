@@ -1,7 +1,7 @@
 //! Stories: a few requests and a fault that belong together, for states that chance alone meets too seldom.
 
 use super::Dice;
-use crate::faults::{Fault, Mishap, Phase, Side};
+use crate::faults::{Direction, Fault, Mishap, Phase, Side};
 use crate::scenario::Request;
 use crate::verb::Verb;
 
@@ -30,6 +30,21 @@ pub(super) fn tell(
         ask(instance, begins, safety_ms, &asked, requests);
         let lasts = dice.draw("source_vanishes_for", 0, 0, 4_000);
         faults.push(aimed(instance, Phase::Pause, Side::Source, Mishap::Vanish, lasts));
+    }
+}
+
+/// All sleds are cut off one by one, and come back in another order: each order of losing and finding them is a
+/// chance for what was said last to be believed first.
+pub(super) fn swizzle(dice: &Dice, sleds: u16, safety_ms: u64, faults: &mut Vec<Fault>) {
+    if !dice.chance("swizzle", 0, CHANCE) {
+        return;
+    }
+    let begins = dice.draw("swizzle_at", 0, 200, safety_ms / 2);
+    let last_cut = begins + u64::from(sleds) * dice.draw("swizzle_gap", 0, 20, 800);
+    for sled in 0..sleds {
+        let at = begins + (last_cut - begins) * u64::from(sled) / u64::from(sleds);
+        let healed_at = last_cut + dice.draw("swizzle_heals", sled.into(), 50, safety_ms / 3);
+        faults.push(Fault::Partition { at, lasts: healed_at - at, sled, direction: Direction::Both });
     }
 }
 

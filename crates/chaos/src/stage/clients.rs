@@ -226,6 +226,7 @@ impl Stage {
         let (reason, id) = (|| "the scenario wants it so".to_owned(), names::sled(sled));
         let command = match request.verb {
             Verb::Cordon { .. } => SledCommand::Cordon(reason()),
+            Verb::Drain { .. } => SledCommand::Drain(reason()),
             Verb::Uncordon { .. } => SledCommand::Uncordon(reason()),
             _ => {
                 // Who takes a sled out vouches for its being gone.

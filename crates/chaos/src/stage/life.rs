@@ -15,7 +15,7 @@ use eventlog::{
     Record, SimLog, SimStore, StreamId, Survival, SyncMode, Unavailable, Version,
 };
 use futures::{FutureExt, StreamExt, stream};
-use lifecycle::{InstanceId, RequestId};
+use lifecycle::{InstanceId, RequestId, SledEvent};
 use projections::Projections;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -188,6 +188,7 @@ impl Life {
         if let Ok(durable) = self.log.sync() {
             let records = self.log.with_store(|store| store.records()[before.get() as usize..].to_vec());
             stage.line("sync", &"", format_args!("p{:04}", durable.get()));
+            note_events(&stage, &records);
             stage.check(|checks, now| checks.durable(now, &records));
         }
     }
@@ -214,6 +215,19 @@ impl Life {
             self.sync_begins();
         }
         answer
+    }
+}
+
+/// Notes what durable records say that is rare.
+fn note_events(stage: &Stage, records: &[Record]) {
+    for recorded in records.iter().filter_map(|record| journal::read(record).ok()) {
+        let journal::Event::Sled(event) = recorded.event else { continue };
+        match event {
+            SledEvent::LeaseExpired { .. } => stage.note(Sometimes::LeaseExpired),
+            SledEvent::DrainBegan { .. } => stage.note(Sometimes::DrainBegan),
+            SledEvent::DrainEnded { done: true } => stage.note(Sometimes::DrainEnded),
+            _ => {}
+        }
     }
 }
 

@@ -178,7 +178,10 @@ impl Stage {
 
     fn injected_refusal(&self, place: (u16, EffectKind, u32)) -> Option<SledError> {
         let refused = self.scenario.faults.iter().find_map(|fault| match fault {
-            Fault::Refuse { effect, instance, nth, refused } if (*instance, *effect, *nth) == place => {
+            Fault::Refuse { effect, instance, nth, refused, is_lasting }
+                if (*instance, *effect) == (place.0, place.1)
+                    && (*nth == place.2 || (*is_lasting && *nth < place.2)) =>
+            {
                 Some(*refused)
             }
             _ => None,

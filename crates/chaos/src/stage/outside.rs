@@ -6,6 +6,7 @@ use super::life::{Life, MortalLog};
 use super::line::Switchboard;
 use super::state::Stage;
 use crate::bug::Bug;
+use crate::scenario::Scenario;
 use actors::{Census, Env, Limits, SledConnector};
 use bytes::Bytes;
 use eventlog::cache::{CacheError, Row, Rows, Snapshot};
@@ -16,6 +17,7 @@ use sim_sled::network::{SimProducers, SimSwitch};
 use sled_protocol::{Producers, Switch};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 /// Devices and cache: no process of ours.
 pub(super) struct Outside {
@@ -52,10 +54,23 @@ pub(super) fn env(stage: &Arc<Stage>, life: &Arc<Life>) -> Env {
         switch: Some(wire(stage, life, &outside.switch) as Arc<dyn Switch>),
         producers: Some(wire(stage, life, &outside.producers) as Arc<dyn Producers>),
         policy: stage.scenario.policy(),
-        limits: Limits::default(),
+        limits: limits(&stage.scenario),
         build: "chaos".to_owned(),
         fatal: life.fatal.clone(),
     }
+}
+
+/// Bounds as a daemon has them, but for what the scenario makes shorter so that a run sees it.
+fn limits(scenario: &Scenario) -> Limits {
+    let mut limits = Limits { sled_lease: scenario.lease_s, ..Limits::default() };
+    if let Some(seconds) = scenario.lease_s {
+        limits.sled_lease_grace = actors::sled::lease_grace_min(seconds);
+    }
+    if let Some(after) = scenario.passivate_ms {
+        limits.passivate_after = Duration::from_millis(after);
+        limits.timers.passivation = Duration::from_secs(1);
+    }
+    limits
 }
 
 fn wire<D>(stage: &Arc<Stage>, life: &Arc<Life>, device: &Arc<D>) -> Arc<Wire<D>> {

@@ -3,6 +3,7 @@
 
 use super::state::Stage;
 use crate::checks::FailureKind;
+use crate::coverage::Sometimes;
 use crate::world::names;
 use actors::network::underlay_address;
 use lifecycle::{Effect, Instance, Intent, RunState};
@@ -148,6 +149,10 @@ impl Stage {
             return self.fail(FailureKind::Liveness, "I18", "the control plane is down at rest".to_owned());
         };
         let states: Vec<Instance> = self.lock().checks.log.instances.values().cloned().collect();
+        let living = states.iter().filter(|state| state.deleted.is_none()).count();
+        if self.scenario.passivate_ms.is_some() && up.control.live_instances() < living {
+            self.note(Sometimes::Passivated);
+        }
         for (id, why) in up.control.quarantined() {
             let detail = format!("{} is quarantined: {why}", names::entity(id));
             self.fail(FailureKind::Invariant, "I9", detail);

@@ -257,6 +257,7 @@ impl Stage {
             steps: state.steps,
             simulated_us: now,
             coverage: std::mem::take(&mut state.coverage),
+            states: std::mem::take(&mut state.checks.log.states),
             trace: trace.into_lines(),
             log,
         }

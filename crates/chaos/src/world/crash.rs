@@ -63,6 +63,7 @@ impl World {
         }
         self.compare_fold("before a crash");
         self.control = None;
+        self.paused_until = 0;
         self.disk.forget();
         let before = self.store.durable();
         let report = self.store.crash(match lose {

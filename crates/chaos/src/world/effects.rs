@@ -28,7 +28,7 @@ pub(crate) struct Outstanding {
 /// A deadline that is armed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Armed {
-    start: Timestamp,
+    pub(super) start: Timestamp,
     at: u64,
 }
 
@@ -99,11 +99,11 @@ impl World {
             return;
         }
         let armed = self.shell(id).armed.get(&kind).copied();
-        if armed.is_some_and(|armed| armed.at <= self.now) {
+        if let Some(armed) = armed.filter(|armed| armed.at <= self.now) {
             if let DeadlineKind::Saga(_) = kind {
                 self.note(Sometimes::DeadlinePassed);
             }
-            self.give(id, Waiting { what: What::Input(Input::Deadline(kind)), from: From::Nobody });
+            self.give(id, Waiting { what: What::Deadline(kind, armed.start), from: From::Nobody });
         }
     }
 

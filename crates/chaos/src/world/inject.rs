@@ -39,6 +39,9 @@ impl World {
                     self.note(Sometimes::ClockWentBack);
                 }
             }
+            Fault::Pause { lasts, .. } => {
+                self.paused_until = self.now + lasts * MILLI;
+            }
             Fault::GuestShutdown { instance, .. } => self.for_guests(instance, GuestEvent::Shutdown),
             Fault::GuestCrash { instance, .. } => self.for_guests(instance, GuestEvent::Crash),
             Fault::GuestHang { instance, .. } => self.for_guests(instance, GuestEvent::Hang),

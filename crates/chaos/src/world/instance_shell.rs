@@ -50,6 +50,8 @@ pub(crate) struct Waiting {
 pub(crate) enum What {
     /// A client's request: its number among the requests.
     Request(usize, &'static str),
+    /// A deadline, by when it began to count: another that was armed in the meantime is not this one.
+    Deadline(DeadlineKind, Timestamp),
     /// Anything else.
     Input(Input),
 }
@@ -160,6 +162,11 @@ impl World {
             }
             request = Some((request_id, verb));
         }
+        if let What::Deadline(kind, start) = waiting.what
+            && self.shell(id).armed.get(&kind).is_none_or(|armed| armed.start != start)
+        {
+            return;
+        }
         let mut grants = Grants::default();
         match self.decide(id, &waiting.what, &mut grants) {
             Err(rejected) => {
@@ -184,6 +191,7 @@ impl World {
     ) -> Result<(Input, Vec<InstanceEvent>), Rejected> {
         let mut input = match what {
             What::Input(input) => input.clone(),
+            What::Deadline(kind, _) => Input::Deadline(*kind),
             What::Request(nth, verb) => Input::Command(self.command(id, *nth, verb, grants)?),
         };
         let policy = self.scenario.policy();

@@ -44,6 +44,7 @@ use crate::checks::{Checks, Failure, FailureKind};
 use crate::coverage::{Coverage, Sometimes};
 use crate::draws::Draws;
 use crate::scenario::Scenario;
+use crate::states::Met;
 use crate::trace::Trace;
 pub(crate) use clients::Answer as ClientAnswer;
 use clients::Clients;
@@ -128,6 +129,21 @@ pub(crate) enum Happening {
     Probe,
 }
 
+impl Happening {
+    /// Whether the control plane has to do something for it to happen.
+    const fn needs_control(&self) -> bool {
+        matches!(
+            self,
+            Self::Asked { .. }
+                | Self::ToControl { .. }
+                | Self::Sync { .. }
+                | Self::EffectAgain { .. }
+                | Self::Deadline { .. }
+                | Self::Watch { .. }
+        )
+    }
+}
+
 /// What came of a run.
 #[derive(Debug)]
 pub struct Outcome {
@@ -141,6 +157,8 @@ pub struct Outcome {
     pub simulated_us: u64,
     /// Rare states that were met.
     pub coverage: Coverage,
+    /// Abstract states that were met.
+    pub states: Met,
     /// The trace, if it was asked for.
     pub trace: Vec<String>,
     /// The log at the end, one line per event, if the trace was asked for.
@@ -177,6 +195,8 @@ pub(crate) struct World {
     /// Links that mishaps have cut.
     cuts: Vec<network::Cut>,
     wall_offset_us: i64,
+    /// Until when the control plane stands still.
+    paused_until: u64,
     pub(crate) is_healed: bool,
     is_over: bool,
     pub(crate) checks: Checks,
@@ -217,6 +237,7 @@ impl World {
             moves: BTreeMap::new(),
             cuts: Vec::new(),
             wall_offset_us: 0,
+            paused_until: 0,
             is_healed: false,
             is_over: false,
             checks: Checks::new(&scenario),
@@ -267,6 +288,11 @@ impl World {
     }
 
     fn happen(&mut self, happening: Happening) {
+        if self.now < self.paused_until && happening.needs_control() {
+            self.note(Sometimes::PausedAtWork);
+            self.at(self.paused_until, happening);
+            return;
+        }
         match happening {
             Happening::Send { request, attempt, other_body } => {
                 self.client_sends(request, attempt, other_body);
@@ -327,6 +353,7 @@ impl World {
         self.is_healed = true;
         self.armed.clear();
         self.disk.fails_with = None;
+        self.paused_until = 0;
         self.trace.line(self.now, "HEAL", &"", format_args!(""));
         self.send_aimed(None, None);
         self.after(PROBE_US, Happening::Probe);
@@ -365,6 +392,7 @@ impl World {
             steps: self.steps,
             simulated_us: self.now,
             coverage: self.coverage,
+            states: std::mem::take(&mut self.checks.log.states),
             trace: self.trace.into_lines(),
             log,
         }

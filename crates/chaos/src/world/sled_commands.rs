@@ -32,6 +32,7 @@ impl World {
         let reason = || "the scenario wants it so".to_owned();
         let command = match self.clients.request(request).verb {
             Verb::Cordon { .. } => SledCommand::Cordon(reason()),
+            Verb::Drain { .. } => SledCommand::Drain(reason()),
             Verb::Uncordon { .. } => SledCommand::Uncordon(reason()),
             _ => SledCommand::Expunge(reason()),
         };

@@ -225,6 +225,9 @@ impl World {
         if self.dies_at(&called, entity, Window::BeforeAppend) {
             return;
         }
+        if events.iter().any(|event| matches!(event, SledEvent::DrainBegan { .. })) {
+            self.note(Sometimes::DrainBegan);
+        }
         let encoded: Vec<Event> = events.iter().cloned().map(Event::from).collect();
         let (stream, now) = (StreamName::Sled(id), self.wall());
         let shell = self.sled_shell(id);

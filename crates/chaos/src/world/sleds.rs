@@ -144,6 +144,9 @@ impl World {
         let entity = Entity::Sled(sled);
         let response = match self.injected_refusal(asked) {
             Some(error) => {
+                if self.is_refused_for_good(asked) {
+                    self.note(Sometimes::RefusedForGood);
+                }
                 self.checks.lied(&request, &error);
                 Err(error)
             }
@@ -188,12 +191,23 @@ impl World {
         })
     }
 
+    /// Whether this is a repeat of what a fault refuses until everything is healed.
+    fn is_refused_for_good(&self, asked: Option<Asked>) -> bool {
+        self.scenario.faults.iter().any(|fault| match fault {
+            Fault::Refuse { effect, instance, nth, is_lasting: true, .. } => asked.is_some_and(|asked| {
+                (*effect, *instance) == (asked.effect, asked.instance) && *nth < asked.nth
+            }),
+            _ => false,
+        })
+    }
+
     /// The refusal that a fault wants for this effect, if one does.
     fn injected_refusal(&self, asked: Option<Asked>) -> Option<SledError> {
         let asked = asked?;
         let refused = self.scenario.faults.iter().find_map(|fault| match fault {
-            Fault::Refuse { effect, instance, nth, refused }
-                if (Asked { effect: *effect, instance: *instance, nth: *nth }) == asked =>
+            Fault::Refuse { effect, instance, nth, refused, is_lasting }
+                if (*effect, *instance) == (asked.effect, asked.instance)
+                    && (*nth == asked.nth || (*is_lasting && *nth < asked.nth)) =>
             {
                 Some(*refused)
             }

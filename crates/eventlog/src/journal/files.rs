@@ -41,6 +41,14 @@ pub(crate) trait Files: Send + Sync {
 /// The operating system's files.
 pub(crate) struct OsFiles;
 
+/// What a journal is opened on: the system's files, in a build with failpoints under their rules.
+pub(crate) fn of_the_system() -> Arc<dyn Files> {
+    #[cfg(feature = "failpoints")]
+    return Arc::new(crate::failpoints::files::Failing::new());
+    #[cfg(not(feature = "failpoints"))]
+    Arc::new(OsFiles)
+}
+
 impl Handle for File {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         FileExt::read_at(self, buffer, offset)

@@ -20,8 +20,8 @@ mod catalog;
 mod config;
 mod decided;
 mod error;
-mod files;
-mod format;
+pub(crate) mod files;
+pub(crate) mod format;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 mod head_map;
@@ -59,6 +59,7 @@ pub use offline::{JournalReader, VerifyReport};
 pub use upkeep::{Archived, Compacted, UpkeepError};
 
 use crate::cache::Cache;
+use crate::failpoints::{Point, pass};
 use crate::gate;
 use crate::log::{Follower, Log, LogFuture, LogStats, ReadError};
 use crate::types::{
@@ -67,7 +68,7 @@ use crate::types::{
 use crate::waiting::{self, Progress};
 use catalog::Catalog;
 use decided::Decided;
-use files::{Files, OsFiles};
+use files::Files;
 use futures::FutureExt;
 use heads::HeadsAt;
 use losses::Losses;
@@ -244,7 +245,7 @@ impl Journal {
     /// Opens the journal in `dir`, creating it if the directory is empty or absent, and says what was found.
     /// The caller holds the [`StoreLock`].
     pub fn open(dir: &Path, config: JournalConfig) -> Result<(Self, Recovery), OpenError> {
-        Self::open_on(Arc::new(OsFiles), dir, config)
+        Self::open_on(files::of_the_system(), dir, config)
     }
 
     fn open_on(
@@ -253,6 +254,7 @@ impl Journal {
         config: JournalConfig,
     ) -> Result<(Self, Recovery), OpenError> {
         let mut ready = recovery::open(&*files, dir, &config)?;
+        pass(Point::JournalRepaired);
         let recovered = &mut ready.recovered;
         let durable = recovered.last();
         let report = recovered.report.clone();

@@ -26,6 +26,7 @@ use super::queue::{Request, Taken};
 use super::recovery::{Ready, place_segment};
 use super::view::View;
 use super::witness::{Untold, Witness};
+use crate::failpoints::{Point, pass};
 use crate::gate::{self, Owned};
 use crate::record;
 use crate::types::{
@@ -172,6 +173,7 @@ impl Writer {
         match failed {
             Ok(()) => {
                 self.publish();
+                pass(Point::BatchPublished);
                 self.herald
                     .as_ref()
                     .expect("the herald stays until the end")
@@ -259,6 +261,7 @@ impl Writer {
         let padded = aligned(self.buffer.len() as u64);
         self.buffer.resize(padded as usize, 0);
         self.make_room(padded)?;
+        pass(Point::BatchEncoded);
         write_full(&*self.segment, &self.buffer, self.offset).map_err(|failure| {
             let why = format!("writing a batch failed: {}", failure.error);
             if is_no_space(&failure.error) && !failure.is_partial {
@@ -267,7 +270,9 @@ impl Writer {
                 Failed::Poisoned(why)
             }
         })?;
+        pass(Point::BatchWritten);
         self.segment.sync().map_err(|error| Failed::Poisoned(format!("syncing a batch failed: {error}")))?;
+        pass(Point::BatchSynced);
         assert_eq!(header.next_offset(self.offset), self.offset + padded, "readers find the next batch");
         self.offset += padded;
         self.chain = header.chain_after();
