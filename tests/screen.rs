@@ -200,9 +200,9 @@ fn a_prompt_remembers_and_completes() {
     console.press("unt\trun_state=running\r");
     console.shows("run_state is running");
     console.asks(6);
-    // Twice up is what was typed before that.
+    // Twice up is what was typed before that; its creation says the name too.
     console.press("\u{1b}[A\u{1b}[A\r");
-    console.until("the older line", |screen| screen.contents().matches("\"web-1\"").count() == 2);
+    console.until("the older line", |screen| screen.contents().matches("\"web-1\"").count() == 3);
     console.asks(6);
     console.press("nonsense\r");
     console.shows("is no command");
