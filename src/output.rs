@@ -199,6 +199,11 @@ pub enum Paint {
     Green = 32,
 }
 
+/// Whether there are colours.
+pub fn is_colored() -> bool {
+    IS_COLORED.get().copied().unwrap_or(false)
+}
+
 /// The text in a colour, if there are any.
 pub fn painted(paint: Paint, text: &str) -> String {
     if IS_COLORED.get().copied().unwrap_or(false) {

@@ -168,6 +168,58 @@ fn a_damaged_export_is_refused_by_place() {
     refused(dir.path(), &newer, "has format 2, this build reads up to 1");
 }
 
+/// Every file below a directory.
+fn files(dir: &Path) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() { found.extend(files(&path)) } else { found.push(path) }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_damaged_directory_or_backup_is_answered_or_refused_by_place() {
+    let (dir, data) = scratch();
+    let daemon = Daemon::start(&data);
+    assert_eq!(daemon.cli(&["instance", "create", "web-1", "--wait"]).status.code(), Some(0));
+    let backup = dir.path().join("backup");
+    assert_eq!(daemon.cli(&["log", "backup", "--to", backup.to_str().unwrap()]).status.code(), Some(0));
+    assert_eq!(daemon.signal("-TERM"), 0);
+    for (flag, place, root) in
+        [("--backup", &backup, backup.clone()), ("--data", &data, data.join("journal"))]
+    {
+        let ask = || replay(&["--verify"], &[flag, place.to_str().unwrap()]);
+        ok(&ask());
+        let mut refused = 0;
+        for file in files(&root) {
+            let whole = std::fs::read(&file).unwrap();
+            // Behind what was written a segment is zeros, where a flipped bit says nothing.
+            let written = whole.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            for change in 0..6 {
+                let mut bytes = whole.clone();
+                match change {
+                    0 => bytes.truncate(written / 2),
+                    1 => bytes.clear(),
+                    _ if written == 0 => continue,
+                    nth => bytes[(written - 1) * (nth - 2) / 3] ^= 0x10,
+                }
+                std::fs::write(&file, bytes).unwrap();
+                let answer = ask();
+                let (code, told) = (answer.status.code(), stderr(&answer));
+                let what = format!("{}, change {change}: {code:?} {told}", file.display());
+                assert!(matches!(code, Some(0 | 5)) && !told.contains("panicked"), "{what}");
+                assert!(code == Some(0) || told.starts_with("error: "), "{what}");
+                refused += u32::from(code == Some(5));
+            }
+            std::fs::write(&file, whole).unwrap();
+        }
+        assert!(refused >= 4, "{flag}: {refused} refused");
+        ok(&ask());
+    }
+}
+
 /// A program that runs `musher rules` with a planted bug, as a build with that bug would.
 fn build_with(dir: &Path, name: &str, script: &str) -> String {
     use std::os::unix::fs::PermissionsExt as _;

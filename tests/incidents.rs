@@ -80,6 +80,44 @@ fn recorded_logs_of_every_version_fold_to_the_states_beside_them() {
     }
 }
 
+#[test]
+fn an_incident_in_which_a_mistake_shows_is_made_small_and_fails_in_the_same_way() {
+    let mut shown = Vec::new();
+    for name in ["crash-in-mid-start", "stuck-in-stopping", "migration-lost-its-race"] {
+        let file = logs().join("0.1.0").join(name).with_extension("musher");
+        let reader = eventlog::portable::ExportReader::open(&file).unwrap();
+        let Ok(replay::Found::One(id)) = replay::find_instance(&reader, "demo", "web-1") else {
+            panic!("{name} has lost its instance");
+        };
+        let incident = replay::incident(&reader, id, &mut |_| {}).unwrap();
+        let history = chaos::History { own: &incident.own, around: &incident.around, end: incident.end };
+        let made = chaos::reenact(&history).unwrap().scenario;
+        let whole = chaos::run_caught(&made, false);
+        assert_eq!(
+            whole.failure.map(|failure| format!("{failure:?}")),
+            None,
+            "{name}: without a mistake nothing breaks"
+        );
+        let planted = chaos::Bug::PROVED.iter().find_map(|bug| {
+            let scenario = chaos::Scenario { bug: Some(*bug), ..made.clone() };
+            let failure = chaos::run_caught(&scenario, false).failure?;
+            Some((scenario, failure))
+        });
+        let Some((scenario, failure)) = planted else {
+            continue;
+        };
+        let shrunk = chaos::shrink(&scenario, &failure);
+        let kept = chaos::Scenario::from_json(&shrunk.scenario.to_json()).unwrap();
+        let again = chaos::run_caught(&kept, false).failure;
+        assert!(again.is_some_and(|again| again.is_like(&failure)), "{name}: {failure:?}");
+        let size = |it: &chaos::Scenario| it.requests.len() + it.faults.len();
+        assert!(size(&kept) <= size(&scenario) && kept.safety_ms <= scenario.safety_ms, "{name}");
+        assert!(size(&kept) < size(&scenario) || kept.safety_ms < scenario.safety_ms, "{name}: nothing went");
+        shown.push(name);
+    }
+    assert!(!shown.is_empty(), "no recorded incident shows any planted mistake");
+}
+
 /// The page with its commands run in `dir`, and what each prints below it, unless the page has `...` there.
 fn run_page(page: &str, dir: &Path) -> String {
     let (mut shown, mut is_console, mut is_skipping) = (String::new(), false, false);
@@ -144,4 +182,28 @@ fn the_page_on_debugging_shows_what_its_commands_print() {
         assert_eq!(is, expected, "line {} of docs/debugging.md; UPDATE_EXPECT=1 writes it anew", nth + 1);
     }
     assert_eq!(shown, page);
+}
+
+#[test]
+fn the_recorded_logs_are_what_the_fuzz_targets_of_replay_start_from() {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+    for export in exports() {
+        let name = export.file_stem().unwrap();
+        let reader = eventlog::portable::ExportReader::open(&export).unwrap();
+        let records = reader.read_all(reader.first(), usize::MAX).unwrap();
+        let table =
+            [("events", eventlog::portable::pack(&records)), ("opened", std::fs::read(&export).unwrap())];
+        for (target, bytes) in table {
+            let seed = seeds.join(target).join(name);
+            if is_updated() {
+                std::fs::create_dir_all(seed.parent().unwrap()).unwrap();
+                std::fs::write(&seed, &bytes).unwrap();
+            }
+            assert!(
+                std::fs::read(&seed).unwrap() == bytes,
+                "{}: UPDATE_EXPECT=1 writes it anew",
+                seed.display()
+            );
+        }
+    }
 }

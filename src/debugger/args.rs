@@ -56,6 +56,10 @@ pub struct ReplayArgs {
     /// from stdin, one per line; begins at the moment of --at.
     #[arg(long, group = "question", requires = "instance")]
     pub step: bool,
+    /// A screen to look through one history, or all events: state, lanes, sagas, search; `?` shows the keys. Begins at
+    /// the moment of --at.
+    #[arg(long, group = "question")]
+    pub tui: bool,
     /// How much of what there is, and what starts and stops cost.
     #[arg(long, group = "question")]
     pub stats: bool,

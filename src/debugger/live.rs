@@ -60,13 +60,13 @@ impl Live {
 
     /// Pages from `from` on until there are `limit` records or no more.
     fn pages(&self, stream: Option<&str>, from: u64, limit: usize) -> Result<Vec<Record>, ReadError> {
-        let mut records: Vec<Record> = Vec::new();
+        let (mut records, mut next): (Vec<Record>, u64) = (Vec::new(), from);
         while records.len() < limit {
-            let next = (from + records.len() as u64).to_string();
-            let wanted = (limit - records.len()).min(PAGE_RECORDS).to_string();
-            let mut query = vec![("from", next.as_str()), ("limit", wanted.as_str())];
+            let (asked, wanted) = (next.to_string(), (limit - records.len()).min(PAGE_RECORDS).to_string());
+            let mut query = vec![("from", asked.as_str()), ("limit", wanted.as_str())];
             query.extend(stream.map(|stream| ("stream", stream)));
             let page = self.page(&query)?;
+            next = behind(&page, stream.is_some(), next)?;
             let is_end = page.is_empty() || page.iter().any(|record| record.position > self.durable);
             records.extend(page.into_iter().filter(|record| record.position <= self.durable));
             if is_end {
@@ -76,6 +76,20 @@ impl Live {
         records.truncate(limit);
         Ok(records)
     }
+}
+
+/// The place behind a page that was asked for from `next` on. Who walked by places that do not rise would walk for
+/// ever.
+fn behind(page: &[Record], is_stream: bool, next: u64) -> Result<u64, ReadError> {
+    page.iter().map(|it| if is_stream { it.version.get() } else { it.position.get() }).try_fold(
+        next,
+        |next, place| {
+            let above = place.checked_add(1).filter(|_| place >= next);
+            above.ok_or_else(|| {
+                ReadError::Io(format!("the daemon answers with {place} where {next} or later was asked for"))
+            })
+        },
+    )
 }
 
 impl Source for Live {
@@ -102,4 +116,45 @@ impl Source for Live {
 fn wait<T>(future: impl Future<Output = T>) -> T {
     let handle = Handle::current();
     tokio::task::block_in_place(|| handle.block_on(future))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use eventlog::StreamKind;
+
+    fn page(places: &[u64]) -> Vec<Record> {
+        let record = |place: &u64| Record {
+            position: Position::new(*place),
+            stream: StreamId::new(StreamKind(1), [7; 16]),
+            version: Version::new(*place),
+            previous: Position::ZERO,
+            cause: Position::ZERO,
+            kind: 100,
+            schema: 1,
+            codec: eventlog::CodecId(1),
+            time_us: 1,
+            index: (0, 1),
+            context: None,
+            payload: bytes::Bytes::new(),
+        };
+        places.iter().map(record).collect()
+    }
+
+    #[test]
+    fn a_page_that_does_not_rise_is_refused_and_one_with_a_gap_is_not() {
+        for (places, expected) in [
+            (vec![], Some(5)),
+            (vec![5, 6, 7], Some(8)),
+            (vec![6, 9], Some(10)),
+            (vec![4], None),
+            (vec![5, 5], None),
+            (vec![7, 6], None),
+            (vec![u64::MAX], None),
+        ] {
+            for is_stream in [false, true] {
+                assert_eq!(behind(&page(&places), is_stream, 5).ok(), expected, "{places:?}");
+            }
+        }
+    }
 }

@@ -2,11 +2,13 @@
 //! crate; here it is asked for, and shown.
 
 pub mod args;
+mod edited;
 mod live;
 pub mod past;
 pub mod show;
 mod simulate;
 mod step;
+mod tui;
 mod upgrade;
 mod verify;
 pub mod whatif;
@@ -60,12 +62,15 @@ pub async fn run(args: &ReplayArgs) -> Outcome {
         show::fleet(&fleet.map_err(|error| past.failure(error))?, args.output);
         return Ok(());
     }
+    if args.tui {
+        return tui::run(&past, instance, args);
+    }
     if args.stats {
         return stats(&past, instance, args);
     }
     let Some(id) = instance else {
         return Err(Failure::new(Exit::Usage, "which instance?")
-            .hint("name one, or ask about all: --fleet, --verify, --grep, --stats; `musher replay --help` has examples"));
+            .hint("name one, or ask about all: --fleet, --verify, --grep, --stats, --tui; `musher replay --help` has examples"));
     };
     if args.step {
         return step::run(&past, id, args.at.as_deref());

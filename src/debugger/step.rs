@@ -1,5 +1,7 @@
-//! `replay --step`: a prompt on a terminal; commands one per line from anything else, such as a script.
+//! `replay --step`: on a terminal a prompt with editing, history and completion; from anything else, such as a script,
+//! commands one per line.
 
+use super::edited::{Line, Lines};
 use super::past::Past;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
@@ -23,9 +25,36 @@ pub fn run(past: &Past, id: InstanceId, at: Option<&str>) -> Outcome {
             return Err(Failure::new(Exit::Refused, reply.text));
         }
     }
+    output::line(session.place());
+    if std::io::stdin().is_terminal() && std::io::stdout().is_terminal() {
+        from_terminal(&mut session)
+    } else {
+        from_script(&mut session)
+    }
+}
+
+fn from_terminal(session: &mut Session<'_>) -> Outcome {
+    let unread = |error| Failure::new(Exit::Refused, format!("the command cannot be read: {error}"));
+    let mut lines = Lines::open(session.state()).map_err(unread)?;
+    loop {
+        let prompt = format!("#{}> ", session.entries()[session.at()].version);
+        let reply = match lines.ask(&prompt, session.state()).map_err(unread)? {
+            Line::Typed(line) => session.run(&line),
+            Line::End => return Ok(()),
+            Line::Interrupted => return Err(Failure::new(Exit::Interrupted, "interrupted")),
+        };
+        if !reply.text.is_empty() {
+            output::line(reply.text);
+        }
+        if reply.is_over {
+            return Ok(());
+        }
+    }
+}
+
+fn from_script(session: &mut Session<'_>) -> Outcome {
     let is_prompted = std::io::stdin().is_terminal();
     let mut stdin = std::io::stdin().lock();
-    output::line(session.place());
     loop {
         if is_prompted {
             // Who does not see the prompt can still type.

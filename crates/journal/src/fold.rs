@@ -101,7 +101,7 @@ fn fold<'a, S>(
     for record in records {
         let recorded = read(record)?;
         let (stream, version) = before.map_or((recorded.stream, 0), |r| (r.stream, r.meta.version));
-        if recorded.stream != stream || recorded.meta.version != version + 1 {
+        if recorded.stream != stream || Some(recorded.meta.version) != version.checked_add(1) {
             return Err(poison(&recorded, format!("it follows version {version} of {stream}")));
         }
         step(&mut state, &recorded)?;

@@ -94,28 +94,8 @@ impl Search<'_> {
         if let Some(context) = recorded.context.take() {
             self.contexts.insert(recorded.stream, context);
         }
-        let context = self.contexts.get(&recorded.stream);
-        let actor = context.map_or_else(|| "unknown".to_owned(), |context| context.actor.to_string());
-        let request_id = context.and_then(|context| context.request).map(|id| id.to_string());
-        let data = json(&recorded.event);
-        let summary = match &recorded.event {
-            Event::Instance(event) => {
-                sentence(event, context.and_then(|context| context.input.as_ref()), &mut self.sleds)
-            }
-            Event::Project(_) | Event::Sled(_) | Event::System(_) => data.to_string(),
-        };
-        let hit = Hit {
-            position: recorded.meta.position,
-            stream: recorded.stream.to_string(),
-            version: recorded.meta.version,
-            time: rfc3339(recorded.meta.time),
-            event: event_name(&recorded.event),
-            actor,
-            request_id,
-            summary,
-            data,
-        };
-        if !self.mentions(&hit) {
+        let hit = describe(&recorded, self.contexts.get(&recorded.stream), &mut self.sleds);
+        if !hit.mentions(&self.wanted) {
             return;
         }
         self.hits.total += 1;
@@ -123,12 +103,39 @@ impl Search<'_> {
             self.hits.items.push(hit);
         }
     }
+}
 
-    fn mentions(&self, hit: &Hit) -> bool {
-        let data = hit.data.to_string();
-        let texts = [hit.event, &hit.stream, &hit.actor, &hit.summary, &data];
-        let own = texts.into_iter().chain(hit.request_id.as_deref());
-        own.into_iter().any(|text| text.to_lowercase().contains(&self.wanted))
+impl Hit {
+    /// Whether it contains the text, which is in lower case.
+    pub(crate) fn mentions(&self, wanted: &str) -> bool {
+        let data = self.data.to_string();
+        let texts = [self.event, &self.stream, &self.actor, &self.summary, &data];
+        let mut own = texts.into_iter().chain(self.request_id.as_deref());
+        own.any(|text| text.to_lowercase().contains(wanted))
+    }
+}
+
+/// The event as people read it; `context` is that of its append.
+pub(crate) fn describe(
+    recorded: &Recorded,
+    context: Option<&RecordedContext>,
+    sleds: &mut SledNames<'_>,
+) -> Hit {
+    let data = json(&recorded.event);
+    let summary = match &recorded.event {
+        Event::Instance(event) => sentence(event, context.and_then(|context| context.input.as_ref()), sleds),
+        Event::Project(_) | Event::Sled(_) | Event::System(_) => data.to_string(),
+    };
+    Hit {
+        position: recorded.meta.position,
+        stream: recorded.stream.to_string(),
+        version: recorded.meta.version,
+        time: rfc3339(recorded.meta.time),
+        event: event_name(&recorded.event),
+        actor: context.map_or_else(|| "unknown".to_owned(), |context| context.actor.to_string()),
+        request_id: context.and_then(|context| context.request).map(|id| id.to_string()),
+        summary,
+        data,
     }
 }
 

@@ -10,9 +10,10 @@ use crate::source::{Flow, Source, each_of_stream};
 use crate::summary::{step_name, word};
 use crate::table::grid;
 use crate::time::rfc3339;
-use journal::{Event, StreamName, apply_instance, event_name, read};
+use journal::{Event, Recorded, StreamName, apply_instance, event_name, read};
+use lifecycle::instance::SagaProgress;
 use lifecycle::saga::definition;
-use lifecycle::{Instance, InstanceEvent, InstanceId, SagaId, VmmId};
+use lifecycle::{Instance, InstanceEvent, InstanceId, SagaId, SledId, VmmId};
 use serde::Serialize;
 
 /// What a lane is about.
@@ -71,15 +72,8 @@ pub fn lanes(source: &dyn Source, instance: InstanceId) -> Result<Lanes, Error> 
     let seen = each_of_stream(source, StreamName::Instance(instance), &mut |mut record| {
         record.context = None;
         let recorded = read(&record)?;
-        let before = state.clone();
-        apply_instance(&mut state, &recorded)?;
-        let (Event::Instance(event), Some(after)) = (&recorded.event, &state) else {
-            return Ok(Flow::Continue(()));
-        };
-        let time = recorded.meta.time.micros();
-        let marks = marks(event, before.as_ref(), after, event_name(&recorded.event), &mut sleds);
-        let since_first_us = time.saturating_sub(*began.get_or_insert(time));
-        found.push(recorded.meta.version, rfc3339(recorded.meta.time), since_first_us, marks);
+        let began = *began.get_or_insert(recorded.meta.time.micros());
+        found.take(&mut state, Some(began), &recorded, &mut sleds)?;
         Ok(Flow::Continue(()))
     })?;
     if seen == 0 { Err(Error::NoSuchInstance(instance)) } else { Ok(found.finish()) }
@@ -93,6 +87,44 @@ struct Mark {
 }
 
 impl Lanes {
+    /// Without rows: the lanes that a state has, for rows that come after it.
+    pub(crate) fn passing(state: Option<&Instance>, sleds: &mut SledNames<'_>) -> Self {
+        let mut found = Self::default();
+        let Some(state) = state else {
+            return found;
+        };
+        let mut add = |of: LaneOf, label: String| found.lanes.push(Lane { of, label, first: 0, last: 0 });
+        add(LaneOf::Instance, state.spec.name.to_uppercase());
+        for vmm in state.vmms.values() {
+            add(LaneOf::Vmm(vmm.id), vmm_label(vmm.id, vmm.sled, sleds));
+        }
+        if let Some(saga) = &state.saga {
+            add(LaneOf::Saga(saga.id), saga_label(saga));
+        }
+        found
+    }
+
+    /// One more row, and the state after it. It began at `began`, microseconds since the Unix epoch; without, when
+    /// the instance was created.
+    pub(crate) fn take(
+        &mut self,
+        state: &mut Option<Instance>,
+        began: Option<u64>,
+        recorded: &Recorded,
+        sleds: &mut SledNames<'_>,
+    ) -> Result<(), Error> {
+        let before = state.clone();
+        apply_instance(state, recorded)?;
+        let (Event::Instance(event), Some(after)) = (&recorded.event, state) else {
+            return Ok(());
+        };
+        let began = began.unwrap_or_else(|| after.time_created.micros());
+        let since_first_us = recorded.meta.time.micros().saturating_sub(began);
+        let marks = marks(event, before.as_ref(), after, event_name(&recorded.event), sleds);
+        self.push(recorded.meta.version, rfc3339(recorded.meta.time), since_first_us, marks);
+        Ok(())
+    }
+
     fn push(&mut self, version: u64, time: String, since_first_us: u64, marks: Vec<Mark>) {
         let row = self.rows.len();
         let mut cells = vec![None; self.lanes.len()];
@@ -108,7 +140,8 @@ impl Lanes {
         self.rows.push(LaneRow { version, time, since_first_us, cells });
     }
 
-    fn finish(mut self) -> Self {
+    /// Every row as wide as there are lanes.
+    pub(crate) fn finish(mut self) -> Self {
         for row in &mut self.rows {
             row.cells.resize(self.lanes.len(), None);
         }
@@ -133,7 +166,7 @@ impl Lanes {
 }
 
 /// Seconds with milliseconds.
-fn after(us: u64) -> String {
+pub fn after(us: u64) -> String {
     format!("{}.{:03} s", us / 1_000_000, us / 1_000 % 1_000)
 }
 
@@ -149,7 +182,7 @@ fn marks(
     let mut marks = vec![Mark { of: LaneOf::Instance, label: after.spec.name.to_uppercase(), text: own }];
     marks.extend(saga_marks(event, before, after));
     for vmm in after.vmms.values() {
-        let label = format!("VMM {} ON {}", short(vmm.id), sleds.get(vmm.sled));
+        let label = vmm_label(vmm.id, vmm.sled, sleds);
         let mut text = Vec::new();
         let earlier = before.and_then(|before| before.vmms.get(&vmm.id));
         if earlier.is_none_or(|earlier| earlier.state != vmm.state) {
@@ -179,7 +212,7 @@ fn marks(
     }
     for (id, vmm) in before.into_iter().flat_map(|before| &before.vmms) {
         if !after.vmms.contains_key(id) {
-            let label = format!("VMM {} ON {}", short(id), sleds.get(vmm.sled));
+            let label = vmm_label(*id, vmm.sled, sleds);
             marks.push(Mark { of: LaneOf::Vmm(*id), label, text: "forgotten".to_owned() });
         }
     }
@@ -196,6 +229,13 @@ fn saga_marks(event: &InstanceEvent, before: Option<&Instance>, after: &Instance
         (_, None, InstanceEvent::SagaEnded { done: true, .. }) => "done".to_owned(),
         (_, None, _) => "ended".to_owned(),
     };
-    let label = format!("{} {}", definition(saga.kind).name.to_uppercase(), short(saga.id));
-    Some(Mark { of: LaneOf::Saga(saga.id), label, text })
+    Some(Mark { of: LaneOf::Saga(saga.id), label: saga_label(saga), text })
+}
+
+fn vmm_label(vmm: VmmId, sled: SledId, sleds: &mut SledNames<'_>) -> String {
+    format!("VMM {} ON {}", short(vmm), sleds.get(sled))
+}
+
+fn saga_label(saga: &SagaProgress) -> String {
+    format!("{} {}", definition(saga.kind).name.to_uppercase(), short(saga.id))
 }

@@ -11,11 +11,13 @@
 //! * memory follows the number of instances, never the length of the log.
 //!
 //! Reading order: [`source`] and [`at`] (where and when), [`mod@history`], [`mod@lanes`], [`state`], [`diff`] and
-//! [`fleet`] (what was), [`find`], [`mod@grep`] and [`mod@until`] (where it was), [`mod@explain`] (why it is as it is), [`mod@trace`] (what came of a request), [`mod@verify`] (whether it may
+//! [`fleet`] (what was), [`find`], [`mod@grep`] and [`mod@until`] (where it was), [`session`] and [`browse`] (walking through it), [`mod@explain`] (why it is as it is), [`mod@trace`] (what came of a request), [`mod@verify`] (whether it may
 //! have been), [`whatif`] and [`upgrade`] (what others would make of it), [`mod@stats`] and [`costs`] (how much of it there is).
 
 pub mod archived;
 pub mod at;
+pub mod browse;
+pub mod complete;
 pub mod costs;
 pub mod diff;
 pub mod error;
@@ -43,6 +45,7 @@ pub mod whatif;
 
 pub use archived::WithArchive;
 pub use at::{At, AtError};
+pub use complete::completions;
 pub use costs::{AppendCosts, Cost, append_costs};
 pub use diff::{Change, StateDiff, changes, state_diff};
 pub use error::Error;

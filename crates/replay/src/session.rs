@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::explain::{Contact, Doing, Present, explain};
 use crate::history::{Entry, history};
 use crate::names::{SledNames, short};
-use crate::source::{Flow, Source, each_of_stream};
+use crate::source::{Flow, Source, each_of_stream, ends_append};
 use crate::until::Condition;
 use journal::{Recorded, StreamName, apply_instance, read};
 use lifecycle::{Instance, InstanceId, Policy, SledId, Span, Timestamp, effects};
@@ -243,7 +243,7 @@ impl<'a> Session<'a> {
         let (index, count) = self.records[nth].index;
         let begun = nth.checked_sub(usize::from(index) + 1);
         let before = begun.map(|nth| self.state_after(nth));
-        wanted.met(before.as_ref(), state, index + 1 == count)
+        wanted.met(before.as_ref(), state, ends_append((index, count)))
     }
 
     /// Goes behind the first later event that `wanted` says something about.

@@ -38,7 +38,7 @@ pub fn state_at(source: &dyn Source, instance: InstanceId, at: At) -> Result<Ins
     let mut state = None;
     let mut newest: Option<Recorded> = None;
     loop {
-        let from = newest.as_ref().map_or(1, |recorded| recorded.meta.version + 1);
+        let from = newest.as_ref().map_or(1, |recorded| recorded.meta.version.saturating_add(1));
         let page = stream_page(source, stream, from, PAGE_RECORDS)?;
         let is_last = page.len() < PAGE_RECORDS;
         for record in &page {

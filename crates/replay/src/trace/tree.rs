@@ -101,7 +101,7 @@ impl<'a> Story<'a> {
                     context = Some(own);
                 }
                 self.take(&recorded, context.as_ref())?;
-                next = recorded.meta.version + 1;
+                next = recorded.meta.version.saturating_add(1);
             }
             if page.len() < PAGE_RECORDS {
                 return Ok(false);

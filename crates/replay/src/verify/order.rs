@@ -37,7 +37,7 @@ impl Order {
 
     fn problem(&self, recorded: &Recorded) -> Option<String> {
         let meta = recorded.meta;
-        if meta.version != self.version + 1 {
+        if Some(meta.version) != self.version.checked_add(1) {
             return Some(format!("version {} follows version {}", meta.version, self.version));
         }
         if meta.position <= self.position {
@@ -68,7 +68,8 @@ impl Order {
             }
             return recorded.context.is_none().then(|| "its append does not say who wrote it".to_owned());
         }
-        let continues = self.index == (index - 1, count) && recorded.meta.position == self.position + 1;
+        let continues =
+            self.index == (index - 1, count) && Some(recorded.meta.position) == self.position.checked_add(1);
         (!continues).then(|| {
             format!(
                 "it is event {} of {count}, after event {} of {}",
