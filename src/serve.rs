@@ -30,11 +30,13 @@ use projections::Projections;
 use sim_sled::embedded::EmbeddedSled;
 use sled_protocol::FleetSecret;
 use std::io::IsTerminal as _;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Version shown and journaled.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -68,6 +70,7 @@ pub async fn run(args: &ServeArgs) -> Outcome {
     let mut signals = Signals::listen()?;
     // Where there is nothing to read again, a terminal that hangs up ends it as ever.
     let reload = if gate.has_file() { Some(hangups()?) } else { None };
+    let began = Instant::now();
     let started = tokio::select! {
         biased;
         // Nothing has been acknowledged: ending here is what kill -9 is.
@@ -75,6 +78,7 @@ pub async fn run(args: &ServeArgs) -> Outcome {
         started = Daemon::start(&config, secret.clone(), args.accept_loss) => started,
     };
     let (daemon, report) = started?;
+    daemon.ready.recovered(began.elapsed());
     let doors = (&gate, secret, &manager);
     let ended = daemon.serve(&config, listeners, (signals, reload), doors, &report).await;
     daemon.stop().await;
@@ -415,6 +419,7 @@ pub fn policy(config: &Config) -> Policy {
             budget: instances.restart_budget,
             stable: Span::from_secs(instances.restart_stable_s),
         },
+        pause_after_failures: NonZeroU32::new(instances.pause_after_failures),
     }
 }
 

@@ -12,6 +12,8 @@ mod keys;
 mod lease;
 #[path = "sleds/migration.rs"]
 mod migration;
+#[path = "sleds/paused.rs"]
+mod paused;
 #[path = "sleds/process.rs"]
 mod process;
 #[path = "sleds/proxy.rs"]

@@ -21,6 +21,7 @@
 pub mod answer;
 pub mod control;
 mod convert;
+pub mod counts;
 pub mod env;
 pub mod instance;
 pub mod instances;

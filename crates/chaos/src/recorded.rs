@@ -292,6 +292,9 @@ impl Making {
             }
             Command::CancelMigration => vec![Verb::CancelMigration],
             Command::CancelSaga { .. } => vec![Verb::CancelSaga],
+            Command::PauseSaga { .. } => vec![Verb::PauseSaga],
+            Command::ResumeSaga { .. } => vec![Verb::ResumeSaga],
+            Command::RetrySaga { .. } => vec![Verb::RetrySaga],
             Command::ForceStop { assert_dead, .. } => vec![Verb::ForceStop { assert_dead: *assert_dead }],
             Command::Update { change } => {
                 let was = state.map(|state| state.spec.changeable());

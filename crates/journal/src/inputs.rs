@@ -46,6 +46,9 @@ mirror! {
         CancelSaga { saga: Id } = 8,
         ForceStop { assert_dead: bool, reason: String } = 9,
         Update { change: Box<SpecChangeV1> } = 10,
+        PauseSaga { saga: Id } = 20,
+        ResumeSaga { saga: Id } = 21,
+        RetrySaga { saga: Id } = 22,
     }
 }
 
@@ -88,6 +91,7 @@ mirror! {
         Deadline(kind: DeadlineKindV1) = 6,
         Reconsider = 7,
         Restart(placement: PlacementV1) = 8,
+        StepFailed { effect: EffectV1, failures: u32 } = 20,
     }
 }
 

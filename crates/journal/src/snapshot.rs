@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use std::io::{Read, Write};
 
 /// Version of the fold: of the layout of `Instance`, and of what `evolve` makes of the same events.
-pub const FOLD_VERSION: u32 = 2;
+pub const FOLD_VERSION: u32 = 3;
 
 /// Why a snapshot is of no use. Never an error for users: the stream is folded from its events.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

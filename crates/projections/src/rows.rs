@@ -23,7 +23,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use key::RowKey;
 
 /// Version of the rows' layout, and of what the model keeps. Rises with either.
-pub const MODEL_VERSION: u32 = 3;
+pub const MODEL_VERSION: u32 = 4;
 
 /// Key of the head row; every other tag is larger.
 pub(crate) const HEAD: u8 = 0;
@@ -300,7 +300,7 @@ mod tests {
     use super::*;
     use crate::migrations::{MigrationEnd, MigrationOutcome, MigrationSide};
     use crate::sagas::{SagaEnd, SagaOutcome};
-    use lifecycle::instance::UnwindReason;
+    use lifecycle::instance::{Pause, PauseCause, UnwindReason};
     use lifecycle::migration::{CancelReason, SideState};
     use lifecycle::{
         BootId, EventMeta, Generation, InstanceId, LeaseEpoch, MigrationId, Origin, QuotaScope, Refusal,
@@ -367,7 +367,7 @@ mod tests {
             let bytes = row_value(&model, key).unwrap();
             bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"))
         });
-        assert_eq!((MODEL_VERSION, rows), (3, ROWS.map(str::to_owned)));
+        assert_eq!((MODEL_VERSION, rows), (4, ROWS.map(str::to_owned)));
         let member = RowKey::Member(project.id, group, InstanceId::new(Uuid::from_u128(6)));
         assert_eq!(row_value(&model, member), Some(Bytes::new()));
     }
@@ -377,7 +377,7 @@ mod tests {
         "1000000000000000000000000000000002017308fd000000000400000001630161011000000000000000000000000000000004020000011000000000000000000000000000000003010000070903",
         "067370726561640164010708",
         "100000000000000000000000000000001410000000000000000000000000000000061000000000000000000000000000000015100000000000000000000000000000001610000000000000000000000000000000170303100000000000000000000000000000001810000000000000000000000000000000190103090a0101010b0c0201",
-        "100000000000000000000000000000001502100000000000000000000000000000000600100000000000000000000000000000001807090a0b010c0d020003020100",
+        "100000000000000000000000000000001502100000000000000000000000000000000600100000000000000000000000000000001807090a0b09010a0105010c0d020003020100",
         "01fb2c0100",
     ];
 
@@ -428,6 +428,11 @@ mod tests {
             started: Timestamp::from_micros(9),
             step_started: Timestamp::from_micros(10),
             deadline: Span::from_micros(11),
+            deadline_from: Timestamp::from_micros(9),
+            pause: Some(Pause {
+                since: Timestamp::from_micros(10),
+                cause: PauseCause::Failures { count: 5 },
+            }),
             end: Some(SagaEnd {
                 at: Timestamp::from_micros(12),
                 position: 13,

@@ -12,6 +12,7 @@ use std::collections::BTreeSet;
 use std::collections::btree_map::Entry;
 use std::time::Duration;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 /// A wished effect.
 pub(crate) struct Sending {
@@ -26,6 +27,7 @@ pub(crate) struct Sending {
 /// A deadline that runs, as it was derived: one that is derived otherwise is another.
 pub(crate) struct Armed {
     deadline: Deadline,
+    due: Instant,
     _timer: Timer,
 }
 
@@ -75,10 +77,10 @@ impl Shell {
     }
 
     fn arm(&mut self, deadline: Deadline, pause: Duration) {
-        let kind = deadline.kind;
+        let (kind, due) = (deadline.kind, Instant::now() + pause);
         let timer =
             Timer::new(self.me.send_after(pause, move || InstanceMsg::DeadlinePassed(kind)).abort_handle());
-        self.deadlines.insert(kind, Armed { deadline, _timer: timer });
+        self.deadlines.insert(kind, Armed { deadline, due, _timer: timer });
     }
 
     /// Hands the effect to its sled, which answers in time or says that it did not. A call that is lost with the
@@ -123,7 +125,30 @@ impl Shell {
         };
         self.answer_by(waiting, answer);
         self.send_later(effect, answer);
+        self.go_on(given)?;
+        self.note_failure(effect).await
+    }
+
+    /// A step that has failed often enough is held by the rules; whether it is enough is theirs to say.
+    async fn note_failure(&mut self, effect: Effect) -> Result<(), ActorProcessingErr> {
+        let failures = self.sending.get(&effect).map_or(0, |sending| sending.attempts);
+        if failures == 0 {
+            return Ok(());
+        }
+        let context = self.context(Who::Sled(effect.sled()), None);
+        let given = self.give(Input::StepFailed { effect, failures }, context).await;
         self.go_on(given)
+    }
+
+    /// Sends everything that is wished at once, as if nothing had failed.
+    pub(super) fn send_all_now(&mut self) {
+        let wished: Vec<Effect> = self.sending.keys().copied().collect();
+        for effect in wished {
+            if let Some(sending) = self.sending.get_mut(&effect) {
+                sending.attempts = 0;
+            }
+            self.send(effect);
+        }
     }
 
     /// Plans the next attempt of an effect that is still wished after its answer.
@@ -145,7 +170,11 @@ impl Shell {
         }
     }
 
+    /// One that came before its time was armed for a deadline that has begun anew since.
     pub(super) async fn on_deadline(&mut self, kind: DeadlineKind) -> Result<(), ActorProcessingErr> {
+        if self.deadlines.get(&kind).is_some_and(|armed| armed.due > Instant::now()) {
+            return Ok(());
+        }
         let context = self.context(Who::Timer("deadline".to_owned()), None);
         let given = match self.give(Input::Deadline(kind), context.clone()).await {
             Ok(Given::AskForRoom(wanted)) => self.restart(wanted, context).await,

@@ -77,6 +77,8 @@ pub(crate) struct Writer {
     spare: Option<Prepared>,
     witness: Witness,
     witnessed_at: Instant,
+    /// How long the newest sync took.
+    sync_took: Duration,
     segment: Arc<dyn Handle>,
     offset: u64,
     capacity: u64,
@@ -99,7 +101,7 @@ pub(crate) struct Writer {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "paces the tail witness of a real disk; nothing is decided by it"
+    reason = "paces the tail witness of a real disk, and measures it; nothing is decided by it"
 )]
 fn now() -> Instant {
     Instant::now()
@@ -127,6 +129,7 @@ impl Writer {
             spare: None,
             witness: ready.witness,
             witnessed_at: now(),
+            sync_took: Duration::ZERO,
             segment: ready.tail,
             offset: recovered.scan.tail_offset,
             capacity: recovered.tail_bytes,
@@ -267,7 +270,9 @@ impl Writer {
                 Failed::Poisoned(why)
             }
         })?;
+        let began = now();
         self.segment.sync().map_err(|error| Failed::Poisoned(format!("syncing a batch failed: {error}")))?;
+        self.sync_took = now().duration_since(began);
         assert_eq!(header.next_offset(self.offset), self.offset + padded, "readers find the next batch");
         self.offset += padded;
         self.chain = header.chain_after();
@@ -335,6 +340,7 @@ impl Writer {
             view.stats.appends += self.answers.iter().filter(appended).count() as u64;
             view.stats.batches += 1;
             view.stats.syncs += 1;
+            view.stats.sync_micros += self.sync_took.as_micros() as u64;
             view.durable = last.position;
             view.chain = self.chain;
             view.refusal = None;

@@ -13,6 +13,7 @@ mod states;
 #[cfg(test)]
 mod tests;
 
+pub use crate::summary::paused_because;
 use crate::time;
 use lifecycle::instance::{Trouble, TroubleCause};
 use lifecycle::{
