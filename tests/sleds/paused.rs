@@ -87,7 +87,7 @@ async fn a_start_is_paused_by_hand_resumed_and_a_retry_does_not_wait_for_its_tur
     fleet.until_sled("a", "is back", |sled| sled["unreachable"].is_null()).await;
     assert_eq!(fleet.daemon.state(&id).await, "starting", "nobody has resumed it");
     ok(&fleet.daemon, &["saga", "retry", &saga]);
-    fleet.until_all(&[id.clone()], "running").await;
+    fleet.until_all(std::slice::from_ref(&id), "running").await;
     let told: Vec<Value> = fleet.history(&id).await;
     let events: Vec<_> = told.iter().map(|entry| entry["event"].as_str().unwrap()).collect();
     let count = |event: &str| events.iter().filter(|it| **it == event).count();

@@ -215,7 +215,7 @@ fn of_sled(load: &SledLoad, status: Option<&SledStatus>, lines: &mut Lines) {
 }
 
 /// One reason per stream, whoever noticed: the log, the read model, or the actor that keeps failing.
-fn quarantined(app: &App) -> BTreeMap<StreamId, String> {
+pub(super) fn quarantined(app: &App) -> BTreeMap<StreamId, String> {
     let failing = app.control.quarantined().into_iter().map(|(id, why)| (StreamName::Instance(id).id(), why));
     let noticed = app
         .control

@@ -73,7 +73,7 @@ async fn what_people_on_call_look_at_is_counted() {
         assert_eq!(samples.get(&sample).copied(), Some(value), "{sample}");
     }
     assert!(samples["musher_reports_total{outcome=\"accepted\"}"] > 0.0, "sleds report");
-    assert_eq!(samples["musher_log_sync_seconds_count"], samples["musher_log_syncs_total"]);
+    assert!(samples["musher_log_sync_seconds_count"] > 0.0, "what is durable was synced");
     #[expect(clippy::cast_precision_loss, reason = "positions of a test are small")]
     let durable = stack.durable() as f64;
     assert_eq!(samples.get("musher_log_durable_position").copied(), Some(durable));

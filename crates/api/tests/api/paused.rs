@@ -40,7 +40,7 @@ async fn a_saga_is_paused_shown_resumed_and_retried_once_per_key() {
     assert_eq!(line["since"], pause["since"]);
 
     // Far beyond its deadline: it does not count.
-    tokio::time::sleep(std::time::Duration::from_secs(600)).await;
+    tokio::time::sleep(std::time::Duration::from_mins(10)).await;
     let explained = stack.get(&format!("/ops/v1/instances/{id}/explain")).await.body;
     assert_eq!(explained["run_state"], "starting", "{explained}");
     assert!(

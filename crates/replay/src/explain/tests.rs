@@ -152,6 +152,12 @@ fn every_reachable_state_and_saga_step_is_explained() {
         }
         let held = state.vmms.values().filter(|vmm| vmm.reservation.is_some()).count();
         assert_eq!(told.holds.len(), held, "{shown}");
+        let locked = told.quarantined("a record is damaged");
+        assert!(
+            locked.because[0].contains("a record is damaged") && locked.owner == Owner::Nobody,
+            "{shown}"
+        );
+        assert!(!locked.next.is_empty() && !locked.can.is_empty() && locked.waits.is_empty(), "{shown}");
         for input in inputs(&state) {
             open.extend(give(Some(&state), &input));
         }
