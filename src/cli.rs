@@ -60,7 +60,7 @@ pub enum Command {
         #[command(subcommand)]
         verb: MigrationVerb,
     },
-    /// Sagas: list, show, cancel.
+    /// Sagas: list, show, pause, resume, retry, cancel.
     Saga {
         #[command(subcommand)]
         verb: SagaVerb,
@@ -276,6 +276,21 @@ pub enum InstanceVerb {
         after_help = "Examples:\n  musher instance serial web-1\n  musher instance serial web-1 --tail 500 -f"
     )]
     Serial(SerialArgs),
+    /// What differs between two moments of it, field by field.
+    #[command(
+        after_help = "A moment is `#118` (version), `@1234` (position), an RFC 3339 time, `-30s` or `now`.\n\n\
+                      Examples:\n  musher instance diff web-1 --from '#7' --to '#9'\n  musher instance diff web-1 --from -5m"
+    )]
+    Diff {
+        #[command(flatten)]
+        one: One,
+        /// The first moment; its first event if not said.
+        #[arg(long, allow_hyphen_values = true)]
+        from: Option<String>,
+        /// The second; now if not said.
+        #[arg(long, allow_hyphen_values = true)]
+        to: Option<String>,
+    },
     /// Everything that ever happened to it.
     #[command(after_help = "Example: musher instance history web-1 -o wide")]
     History {

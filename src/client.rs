@@ -51,25 +51,59 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Refused(Refused { status, message, request_id }) => {
-                let failure = Self { exit: Exit::Refused, what: message, hint: None, request_id };
-                match status {
-                    StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => {
-                        failure.hint("it is recorded and will be sent until the sled confirms; look with `musher instance show`")
-                    }
-                    StatusCode::UNAUTHORIZED => failure.hint(
-                        "give a token with --token-file FILE or MUSHER_TOKEN; `musher token create` on the daemon's host makes one",
-                    ),
-                    StatusCode::SERVICE_UNAVAILABLE => failure.hint("try again in a moment"),
-                    StatusCode::INSUFFICIENT_STORAGE => {
-                        failure.hint("see `musher sled list` for what is free; stop something or add a sled")
-                    }
-                    _ => failure,
-                }
+                let hint = advice(status, &message).map(str::to_owned);
+                Self { exit: Exit::Refused, what: message, hint, request_id }
             }
             ClientError::Planned => Self::new(Exit::Done, "it was a dry run"),
             ClientError::Unreachable(what) => Self::new(Exit::Unreachable, what)
                 .hint("start it with `musher serve`, or name it with --server or MUSHER_SERVER"),
         }
+    }
+}
+
+/// What to do about a refusal; none if its message says so itself.
+fn advice(status: StatusCode, message: &str) -> Option<&'static str> {
+    const LISTS: [(&str, &str); 7] = [
+        ("not found: instance", "`musher instance list` shows those of a project; name the project with -p"),
+        ("not found: project", "`musher project list` shows what there is"),
+        ("not found: sled", "`musher sled list` shows what there is"),
+        (
+            "not found: saga",
+            "`musher saga list` shows what there is; `--under-way` what can still be changed",
+        ),
+        ("not found: migration", "`musher migration list` shows what there is"),
+        (
+            "not found: anti-affinity-group",
+            "`musher group list` shows those of a project; name the project with -p",
+        ),
+        ("not found: timer", "`musher timer list` shows what there is"),
+    ];
+    match status {
+        StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => {
+            Some("it is recorded and will be sent until the sled confirms; look with `musher instance show`")
+        }
+        StatusCode::UNAUTHORIZED => Some(
+            "give a token with --token-file FILE or MUSHER_TOKEN; `musher token create` on the daemon's host makes one",
+        ),
+        StatusCode::FORBIDDEN => {
+            Some("use a token of that role; `musher token create --role ROLE` on the daemon's host makes one")
+        }
+        StatusCode::SERVICE_UNAVAILABLE => Some("try again in a moment"),
+        StatusCode::INSUFFICIENT_STORAGE => {
+            Some("see `musher sled list` for what is free; stop something or add a sled")
+        }
+        StatusCode::INTERNAL_SERVER_ERROR => Some("the daemon's log says more under the request id"),
+        StatusCode::NOT_FOUND => {
+            LISTS.into_iter().find(|(what, _)| message.starts_with(what)).map(|(_, hint)| hint)
+        }
+        StatusCode::BAD_REQUEST if message.starts_with("already exists") => Some("choose another name"),
+        StatusCode::BAD_REQUEST | StatusCode::CONFLICT if message.ends_with("not yet fully stopped") => {
+            Some("stop it first: `musher instance stop NAME --wait`")
+        }
+        StatusCode::BAD_REQUEST | StatusCode::CONFLICT if message.contains("instance is ") => {
+            Some("`musher instance explain NAME` says why it is so, and what can be done")
+        }
+        _ => None,
     }
 }
 
@@ -79,6 +113,10 @@ impl Client {
         let from_env = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         let server = &args.server;
         let server = if server.contains("://") { server.clone() } else { format!("http://{server}") };
+        if server.starts_with("https://") {
+            return Err(Failure::new(Exit::Usage, format!("{server}: this build speaks plain HTTP"))
+                .hint("use it on the daemon's host, or through `ssh -L 12220:127.0.0.1:12220 HOST`"));
+        }
         let token = match &args.token_file {
             Some(file) => Some(token_in(file)?),
             None => args.token.clone().filter(|it| !it.is_empty()).or_else(|| from_env("OXIDE_TOKEN")),

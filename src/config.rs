@@ -137,6 +137,8 @@ pub struct Checkpoint {
 pub struct Instances {
     /// Seconds that a start may take.
     pub start_deadline_s: u64,
+    /// Failures of one step in a row after which its saga is paused; 0 for never.
+    pub pause_after_failures: u32,
     /// Seconds that a stop or reboot waits for its sled.
     pub order_answer_s: u64,
     /// Requests that may wait for one instance.
@@ -392,6 +394,7 @@ impl Config {
             ("retention.batch", self.retention.batch as u64, 1, 1 << 20),
             ("instances.start_deadline_s", self.instances.start_deadline_s, 1, 86_400),
             ("instances.migrate_deadline_s", self.instances.migrate_deadline_s, 1, 86_400),
+            ("instances.pause_after_failures", u64::from(self.instances.pause_after_failures), 0, 1_000_000),
             ("instances.restart_base_s", self.instances.restart_base_s, 1, 86_400),
             ("instances.restart_cap_s", self.instances.restart_cap_s, 1, 86_400 * 7),
             ("instances.restart_budget", u64::from(self.instances.restart_budget), 0, 1_000_000),

@@ -2,6 +2,7 @@
 
 use crate::cli::{ClientArgs, HowArgs, InstanceVerb, One, WaitArgs};
 use crate::client::{Client, ClientError};
+use crate::debugger::show;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{self, Column, Format, gib, text};
 use crate::serial;
@@ -67,18 +68,54 @@ pub async fn run(verb: InstanceVerb) -> Outcome {
             Ok(())
         }
         InstanceVerb::Serial(args) => serial::run(&args).await,
+        InstanceVerb::Diff { one, from, to } => {
+            let (client, id) = find_past(&one).await?;
+            let query: Vec<(&str, &str)> = [("from", &from), ("to", &to)]
+                .into_iter()
+                .filter_map(|(key, moment)| Some((key, moment.as_deref()?)))
+                .collect();
+            let diff = client.get(&format!("/ops/v1/instances/{id}/diff"), &query).await?;
+            show_diff(&diff, one.client.output);
+            Ok(())
+        }
         InstanceVerb::History { one, after, limit } => {
-            let found = find(&one).await;
-            let (client, id) = found.map_err(|failure| match failure.hint {
-                None => failure.hint("a deleted instance is found by its whole id"),
-                Some(_) => failure,
-            })?;
+            let (client, id) = find_past(&one).await?;
             let (after, limit) = (after.to_string(), limit.to_string());
             let query = [("after", after.as_str()), ("limit", limit.as_str())];
             let history = client.get(&format!("/ops/v1/instances/{id}/history"), &query).await?;
             show_history(&history, &one.client);
             Ok(())
         }
+    }
+}
+
+/// The same, for what is asked of the past.
+async fn find_past(one: &One) -> Result<(Client, String), Failure> {
+    find(one).await.map_err(|failure| match failure.exit {
+        Exit::Refused => failure.hint("a deleted instance is found by its whole id"),
+        _ => failure,
+    })
+}
+
+fn show_diff(diff: &Value, format: Format) {
+    if let Some(document) = output::document(format, diff) {
+        output::line(document);
+        return;
+    }
+    let side = |side: &Value| {
+        let (position, time) = (&side["position"], text(side, "time"));
+        format!("#{} {} (position {position}, {time})", side["version"], text(side, "run_state"))
+    };
+    output::line(format!("{} .. {}", side(&diff["from"]), side(&diff["to"])));
+    let changes = diff["changes"].as_array().cloned().unwrap_or_default();
+    if changes.is_empty() {
+        output::line("nothing differs");
+    }
+    for change in changes {
+        let of = |key: &str| Some(change[key].clone()).filter(|value| !value.is_null());
+        let (before, after) = (of("before"), of("after"));
+        let change = replay::Change { field: text(&change, "field"), before, after };
+        output::line(show::change_line(&change));
     }
 }
 

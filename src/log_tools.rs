@@ -9,6 +9,7 @@ use crate::debugger::past::Stopped;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{self, Format};
 use crate::store::{is_inside, open_failure, stopped_journal};
+use crate::working::Working;
 use eventlog::portable::{self, ExportReader, export_file, import_file};
 use eventlog::{Log as _, Position, StoreLock};
 use journal::event_name;
@@ -25,14 +26,18 @@ pub async fn run(verb: LogVerb) -> Outcome {
     match verb {
         LogVerb::Export { to, from, data: Some(data), .. } => {
             let stopped = Stopped::open(&data)?;
+            let working = Working::on("exporting", Some(&to));
             let report = export_file(&stopped.reader, Position::new(from), &to).map_err(portable_failure)?;
+            drop(working);
             output::line(format!("{} events, {} bytes, in {}", report.records, report.bytes, to.display()));
             Ok(())
         }
         LogVerb::Export { to, from, data: None, client } => {
             let from = from.to_string();
+            let working = Working::on("exporting", Some(&to));
             let bytes =
                 Client::new(&client.server)?.download("/ops/v1/log/export", &[("from", &from)], &to).await?;
+            drop(working);
             // An export that was cut off is found out here, not when it is needed.
             let reader = ExportReader::open(&to).map_err(portable_failure)?;
             let events = reader.durable().get() + 1 - reader.first().get();
@@ -50,7 +55,9 @@ pub async fn run(verb: LogVerb) -> Outcome {
                 .hint("name a directory elsewhere"));
             }
             let durable = stopped.reader.durable();
+            let working = Working::on("backing up", Some(&to));
             let report = portable::backup(&data.join("journal"), durable, &to).map_err(portable_failure)?;
+            drop(working);
             show(
                 &client,
                 &json!({
@@ -63,21 +70,27 @@ pub async fn run(verb: LogVerb) -> Outcome {
         LogVerb::Backup { to, data: None, client } => {
             let to = std::path::absolute(&to)
                 .map_err(|error| Failure::new(Exit::Usage, format!("{}: {error}", to.display())))?;
+            let working = Working::on("backing up", Some(&to));
             let body = json!({ "to": to });
             let report = Client::new(&client.server)?.post_long("/ops/v1/log/snapshot", Some(body)).await?;
+            drop(working);
             show(&client, &report);
             Ok(())
         }
         LogVerb::Restore { from, data } => {
             empty_data(&data)?;
             let _lock = StoreLock::acquire(&data).map_err(open_failure)?;
+            let working = Working::on("restoring", Some(&data.join("journal")));
             let report = portable::restore(&from, &data.join("journal")).map_err(portable_failure)?;
+            drop(working);
             output::line(format!("restored up to position {} into {}", report.position, data.display()));
             Ok(())
         }
         LogVerb::Compact { data: Some(data), client } => compact_stopped(&data, &client),
         LogVerb::Compact { data: None, client } => {
+            let working = Working::on("compacting", None);
             let report = Client::new(&client.server)?.post_long("/ops/v1/log/compact", None).await?;
+            drop(working);
             show(&client, &report);
             Ok(())
         }
@@ -131,7 +144,9 @@ fn empty_data(data: &Path) -> Outcome {
 fn import(file: &Path, data: &Path) -> Outcome {
     empty_data(data)?;
     let _lock = StoreLock::acquire(data).map_err(open_failure)?;
+    let working = Working::on("importing", Some(&data.join("journal")));
     let report = import_file(file, &data.join("journal"), SEGMENT_BYTES).map_err(portable_failure)?;
+    drop(working);
     output::line(format!(
         "{} streams up to position {} into {}",
         report.streams,
@@ -146,8 +161,10 @@ const SEGMENT_BYTES: u64 = 64 << 20;
 
 fn compact_stopped(data: &Path, client: &ClientArgs) -> Outcome {
     let (_lock, journal) = stopped_journal(data)?;
+    let working = Working::on("compacting", None);
     let compacted =
         journal.compact(usize::MAX).map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;
+    drop(working);
     close(&journal);
     show(
         client,

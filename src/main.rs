@@ -20,6 +20,7 @@ mod demo;
 mod doctor;
 mod doors;
 mod embedded;
+mod examples;
 mod exit;
 mod explained;
 #[cfg(feature = "failpoints")]
@@ -38,6 +39,7 @@ mod operate;
 mod operate_args;
 mod output;
 mod real;
+mod sagas;
 mod serial;
 mod serve;
 mod sled_keys;
@@ -47,14 +49,18 @@ mod stopping;
 mod store;
 mod values;
 mod watch;
+mod working;
 
-use clap::{CommandFactory as _, Parser as _};
+use clap::FromArgMatches as _;
 use cli::{Cli, Command, InstanceCommand, SledCommand};
 use exit::Outcome;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::from_arg_matches(&examples::command().get_matches()) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
     output::set_color(cli.color);
     // Campaigns have exit codes and threads of their own.
     if let Command::Chaos { verb } = cli.command {
@@ -90,7 +96,7 @@ async fn perform(command: Command) -> Outcome {
         Command::Quota { verb } => operate::quota(verb).await,
         Command::Group { verb } => operate::group(verb).await,
         Command::Migration { verb } => operate::migration(verb).await,
-        Command::Saga { verb } => operate::saga(verb).await,
+        Command::Saga { verb } => sagas::run(verb).await,
         Command::Timer { verb } => operate::timer(verb).await,
         Command::Project { verb } => fleet::project(verb).await,
         Command::Sled { verb: SledCommand::Ask(verb) } => fleet::sled(verb).await,
@@ -109,7 +115,7 @@ async fn perform(command: Command) -> Outcome {
         Command::Config { verb } => config_verbs::run(&verb),
         Command::Completions { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "musher", &mut script);
+            clap_complete::generate(shell, &mut examples::command(), "musher", &mut script);
             output::line(String::from_utf8_lossy(&script).trim_end());
             Ok(())
         }

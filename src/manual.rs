@@ -1,9 +1,8 @@
 //! `musher man`: the manual, from the same words as `--help`.
 
-use crate::cli::Cli;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output;
-use clap::{Args, CommandFactory as _};
+use clap::Args;
 use std::path::PathBuf;
 
 /// Flags of `man`.
@@ -22,7 +21,7 @@ pub fn run(args: &ManArgs) -> Outcome {
             .hint("name another with --dir")
     };
     std::fs::create_dir_all(&args.dir).map_err(failed)?;
-    clap_mangen::generate_to(Cli::command(), &args.dir).map_err(failed)?;
+    clap_mangen::generate_to(crate::examples::command(), &args.dir).map_err(failed)?;
     output::line(format!("the pages are in {}; begin with musher.1", args.dir.display()));
     Ok(())
 }

@@ -5,11 +5,12 @@
 use crate::cli::{ClientArgs, LogVerb};
 use crate::client::Client;
 use crate::debugger::past::{Past, Stopped};
-use crate::debugger::show;
+use crate::debugger::{progress, show};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::log_tools::{self, portable_failure};
 use crate::output::{self, Format};
 use crate::store::open_failure;
+use crate::working::Working;
 use eventlog::portable::ExportReader;
 use eventlog::{JournalReader, StoreLock};
 use serde_json::json;
@@ -43,7 +44,9 @@ pub async fn log(verb: LogVerb) -> Outcome {
             stats(&past, &client)
         }
         LogVerb::Verify { file: Some(file), .. } => {
+            let working = Working::on("verifying", None);
             let reader = ExportReader::open(&file).map_err(portable_failure)?;
+            drop(working);
             let (first, last) = (reader.first(), reader.durable());
             output::line(format!("positions {first} to {last}, every frame and the whole as it was written"));
             Ok(())
@@ -54,7 +57,8 @@ pub async fn log(verb: LogVerb) -> Outcome {
 }
 
 fn stats(past: &Past, client: &ClientArgs) -> Outcome {
-    let stats = replay::stats(past.source(), LARGEST, &mut |_| {}).map_err(|error| past.failure(error))?;
+    let stats = replay::stats(past.source(), LARGEST, &mut progress("counted"))
+        .map_err(|error| past.failure(error))?;
     show::stats(&stats, client.output);
     Ok(())
 }
@@ -68,7 +72,9 @@ fn verify_log(data: &Path, format: Format) -> Outcome {
         ));
     }
     let _lock = StoreLock::acquire(data).map_err(open_failure)?;
+    let working = Working::on("verifying", None);
     let report = JournalReader::verify_dir(&data.join("journal")).map_err(open_failure)?;
+    drop(working);
     let problem = report.problem.clone();
     let document = json!({
         "records": report.records,

@@ -1,4 +1,4 @@
-//! What operators do, and look at: migrations, forced stops, sleds, quotas, groups, sagas, timers.
+//! What operators do, and look at: migrations, forced stops, sleds, quotas, groups, timers.
 
 use crate::cli::{ClientArgs, HowArgs};
 use crate::client::Client;
@@ -6,8 +6,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::explained;
 use crate::instance::{confirm, encode, find, settle, shown as instance_shown};
 use crate::operate_args::{
-    GroupVerb, HistoryArgs, Limit, MigrationVerb, OneSled, OperateVerb, QuotaVerb, SagaVerb, SledOperateVerb,
-    TimerVerb,
+    GroupVerb, HistoryArgs, Limit, MigrationVerb, OneSled, OperateVerb, QuotaVerb, SledOperateVerb, TimerVerb,
 };
 use crate::output::{self, Column, Format, gib, text};
 use crate::watch;
@@ -314,7 +313,7 @@ fn group_shown(group: &Value, args: &ClientArgs) -> String {
 }
 
 /// A line for people; machines go by the exit code.
-fn said(args: &ClientArgs, what: String) {
+pub fn said(args: &ClientArgs, what: String) {
     if matches!(args.output, Format::Table | Format::Wide) {
         output::line(what);
     }
@@ -340,29 +339,13 @@ const MIGRATION_COLUMNS: &[Column] = &[
     Column::new("outcome", |it| it["outcome"].as_str().unwrap_or("under way").to_owned()),
 ];
 
-const SAGA_COLUMNS: &[Column] = &[
-    Column::new("id", |it| text(it, "id")),
-    Column::new("kind", |it| text(it, "kind")),
-    Column::new("instance", |it| text(it, "instance_id")),
-    Column::wide("asked by", |it| text(it, "origin")),
-    Column::new("step", current_step),
-    Column::new("started", |it| text(it, "time_started")),
-    Column::new("took", took),
-    Column::new("outcome", |it| it["outcome"].as_str().unwrap_or("under way").to_owned()),
-];
-
-fn took(it: &Value) -> String {
+/// How long it took; empty while it is under way.
+pub fn took(it: &Value) -> String {
     it["took_s"].as_f64().map(|seconds| format!("{seconds:.3} s")).unwrap_or_default()
 }
 
-fn current_step(saga: &Value) -> String {
-    let steps = saga["steps"].as_array().cloned().unwrap_or_default();
-    let at = steps.iter().find(|step| !step["since"].is_null());
-    at.map(|step| text(step, "step")).unwrap_or_default()
-}
-
 /// All pages of what begins and ends.
-async fn rows(client: &Client, path: &str, under_way: bool) -> Result<Vec<Value>, Failure> {
+pub async fn rows(client: &Client, path: &str, under_way: bool) -> Result<Vec<Value>, Failure> {
     let state = if under_way { "under_way" } else { "all" };
     let (mut items, mut after) = (Vec::new(), String::new());
     loop {
@@ -415,46 +398,6 @@ pub async fn migration(verb: MigrationVerb) -> Outcome {
                 ("outcome", one["outcome"].as_str().unwrap_or("under way").to_owned()),
             ];
             output::line(output::one(args.output, &one, &rows));
-            Ok(())
-        }
-    }
-}
-
-/// Runs a verb of `saga`.
-pub async fn saga(verb: SagaVerb) -> Outcome {
-    match verb {
-        SagaVerb::List(HistoryArgs { under_way, watch, client: args }) => {
-            let client = Client::new(&args.server)?;
-            watch::show(watch.watch, async || {
-                let items = rows(&client, "/ops/v1/sagas", under_way).await?;
-                Ok(output::list(args.output, !args.no_headers, &items, SAGA_COLUMNS))
-            })
-            .await
-        }
-        SagaVerb::Show { id, client: args } => {
-            let client = Client::new(&args.server)?;
-            let one = client.get(&format!("/ops/v1/sagas/{}", encode(&id)), &[]).await?;
-            if let Some(document) = output::document(args.output, &one) {
-                output::line(document);
-                return Ok(());
-            }
-            let outcome = one["outcome"].as_str().unwrap_or("under way");
-            output::line(format!(
-                "{} of instance {}: {outcome}",
-                text(&one, "kind"),
-                text(&one, "instance_id")
-            ));
-            let steps = one["steps"].as_array().cloned().unwrap_or_default();
-            let lines = steps.iter().enumerate().map(|(n, step)| {
-                vec![(n + 1).to_string(), text(step, "state"), text(step, "does"), text(step, "since")]
-            });
-            output::table(if args.no_headers { &[] } else { &["#", "state", "does", "since"] }, lines);
-            Ok(())
-        }
-        SagaVerb::Cancel { id, how, client: args } => {
-            let client = Client::new(&args.server)?.meant(&how, args.output);
-            client.post(&format!("/ops/v1/sagas/{}/cancel", encode(&id)), &[], None).await?;
-            said(&args, format!("cancelled {id}"));
             Ok(())
         }
     }

@@ -264,15 +264,25 @@ pub enum SagaVerb {
         #[command(flatten)]
         client: ClientArgs,
     },
+    /// Hold a saga at its step: nothing more is sent for it, and its deadline does not count.
+    Pause(OneSaga),
+    /// Let a saga that is paused go on, with all of its time again.
+    Resume(OneSaga),
+    /// Send what a saga waits for at once; resumes it if it is paused.
+    Retry(OneSaga),
     /// Take a saga back that has not passed its point of no return.
-    Cancel {
-        /// Its UUID.
-        id: String,
-        #[command(flatten)]
-        how: HowArgs,
-        #[command(flatten)]
-        client: ClientArgs,
-    },
+    Cancel(OneSaga),
+}
+
+/// One saga, and how to change it.
+#[derive(Clone, Debug, Args)]
+pub struct OneSaga {
+    /// Its UUID.
+    pub id: String,
+    #[command(flatten)]
+    pub how: HowArgs,
+    #[command(flatten)]
+    pub client: ClientArgs,
 }
 
 /// Verbs of `timer`.

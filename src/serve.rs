@@ -34,9 +34,11 @@ use sim_sled::embedded::EmbeddedSled;
 use sled_protocol::FleetSecret;
 use std::io::IsTerminal as _;
 use std::path::PathBuf;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 /// Version shown and journaled.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -71,6 +73,7 @@ pub async fn run(args: &ServeArgs) -> Outcome {
     let mut signals = Signals::listen()?;
     // Where there is nothing to read again, a terminal that hangs up ends it as ever.
     let reload = if gate.has_file() { Some(hangups()?) } else { None };
+    let began = Instant::now();
     let started = tokio::select! {
         biased;
         // Nothing has been acknowledged: ending here is what kill -9 is.
@@ -78,6 +81,7 @@ pub async fn run(args: &ServeArgs) -> Outcome {
         started = Daemon::start(&config, secret.clone(), args.accept_loss) => started,
     };
     let (daemon, report) = started?;
+    daemon.ready.recovered(began.elapsed());
     let state = daemon.state(gate.access(), secret.map_or(Access::Anybody, Access::Sleds));
     let doors = Doors::open(&config, listeners, state)?;
     daemon.ready.enter(Phase::Ready);
@@ -397,6 +401,7 @@ pub fn policy(config: &Config) -> Policy {
             budget: instances.restart_budget,
             stable: Span::from_secs(instances.restart_stable_s),
         },
+        pause_after_failures: NonZeroU32::new(instances.pause_after_failures),
     }
 }
 

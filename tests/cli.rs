@@ -248,6 +248,14 @@ fn damage_to_one_instance_quarantines_it_and_the_others_serve() {
         "{}",
         stderr(&refused)
     );
+    let explained = daemon.cli(&["instance", "explain", id]);
+    assert!(
+        stdout(&explained).contains("it is quarantined, "),
+        "{}{}",
+        stdout(&explained),
+        stderr(&explained)
+    );
+    assert!(stdout(&explained).contains("musher log stats"), "{}", stdout(&explained));
     assert_eq!(daemon.cli(&["instance", "stop", "well", "--wait"]).status.code(), Some(0));
     // Until a sled has said what it holds there is no room.
     let is_started = || daemon.cli(&["instance", "start", "well", "--wait"]).status.code() == Some(0);

@@ -16,6 +16,8 @@ mod many;
 mod migration;
 #[path = "sleds/ours.rs"]
 mod ours;
+#[path = "sleds/paused.rs"]
+mod paused;
 #[path = "sleds/process.rs"]
 mod process;
 #[path = "sleds/proxy.rs"]

@@ -301,6 +301,11 @@ impl ControlPlane {
         self.inner.instances.quarantined().into_iter().chain(damaged).collect()
     }
 
+    /// What came in and what was turned away since the start.
+    pub fn counts(&self) -> crate::counts::Counts {
+        self.inner.instances.counts()
+    }
+
     /// Number of instances in memory.
     pub fn live_instances(&self) -> usize {
         self.inner.instances.live()

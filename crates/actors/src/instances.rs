@@ -1,6 +1,7 @@
 //! The instances: virtual actors, bounded at the door.
 
 use crate::answer::CommandError;
+use crate::counts::{Counts, Tally};
 use crate::env::Env;
 use crate::instance::{InstanceActor, InstanceArgs, InstanceMsg};
 use crate::ledger::LedgerHandle;
@@ -17,6 +18,7 @@ pub(crate) struct Instances {
     env: Arc<Env>,
     roster: Roster<InstanceId, InstanceMsg>,
     door: Arc<Mutex<Door>>,
+    tally: Arc<Tally>,
 }
 
 /// Counts what waits. Ractor's mailboxes are unbounded; ours are bounded here.
@@ -50,15 +52,20 @@ impl Instances {
     pub(crate) async fn start(env: Arc<Env>, parent: ActorCell) -> Result<Self, SpawnErr> {
         let policy = RestartPolicy { pause: env.limits.restart_pause, panics_max: env.limits.restarts_max };
         let roster = Roster::start("instances", policy, Some(parent)).await?;
-        Ok(Self { env, roster, door: Arc::default() })
+        Ok(Self { env, roster, door: Arc::default(), tally: Arc::default() })
     }
 
     /// Gives the instances what they need to know. Once, before the first message.
     pub(crate) fn connect(&self, ledger: LedgerHandle, sleds: Sleds) {
-        let env = Arc::clone(&self.env);
+        let (env, tally) = (Arc::clone(&self.env), Arc::clone(&self.tally));
         self.roster.spawn_with(move |id, supervisor| {
-            let args =
-                InstanceArgs { env: Arc::clone(&env), id, ledger: ledger.clone(), sleds: sleds.clone() };
+            let args = InstanceArgs {
+                env: Arc::clone(&env),
+                id,
+                ledger: ledger.clone(),
+                sleds: sleds.clone(),
+                tally: Arc::clone(&tally),
+            };
             let spawned = ActorRuntime::spawn_linked_instant(None, InstanceActor, args, supervisor);
             spawned.ok().map(|(actor, _)| actor)
         });
@@ -68,12 +75,14 @@ impl Instances {
     pub(crate) fn admit(&self, id: InstanceId) -> Result<Ticket, CommandError> {
         let mut door = self.door.lock().expect("nothing panics at the door");
         if door.total >= self.env.limits.commands_max {
+            self.tally.turned_away();
             return Err(CommandError::Unavailable(
                 "too many requests are waiting; try again later".to_owned(),
             ));
         }
         let waiting = door.waiting.entry(id).or_insert(0);
         if *waiting >= self.env.limits.instance_queue_max {
+            self.tally.turned_away();
             let why = "too many requests are waiting for this instance; try again later";
             return Err(CommandError::Unavailable(why.to_owned()));
         }
@@ -90,6 +99,12 @@ impl Instances {
     /// Instances that keep failing, with the reason.
     pub(crate) fn quarantined(&self) -> Vec<(InstanceId, String)> {
         self.roster.quarantined()
+    }
+
+    /// What came in and what was turned away.
+    pub(crate) fn counts(&self) -> Counts {
+        let waiting = self.door.lock().expect("nothing panics at the door").total;
+        self.tally.counts(waiting)
     }
 
     /// Number of instances in memory.

@@ -23,6 +23,7 @@ pub mod answer;
 pub mod boards;
 pub mod control;
 mod convert;
+pub mod counts;
 pub mod env;
 pub mod instance;
 pub mod instances;

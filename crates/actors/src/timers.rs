@@ -206,9 +206,10 @@ impl Inner {
                 state.vmms.values().any(|vmm| !state.refers_to(vmm.id) && vmm.may_be_on_sled())
             }
             TimerName::Reincarnation => restart_due(state, &policy).is_some(),
-            TimerName::StuckSaga => {
-                state.saga.as_ref().is_some_and(|saga| now.since(saga.started) > saga.deadline)
-            }
+            TimerName::StuckSaga => state
+                .saga
+                .as_ref()
+                .is_some_and(|saga| saga.pause.is_none() && now.since(saga.deadline_from) > saga.deadline),
             TimerName::SledWatch | TimerName::SledDrain | TimerName::Passivation | TimerName::Retention => {
                 false
             }

@@ -33,6 +33,7 @@ mod page;
 mod query;
 mod refusal;
 mod router;
+mod saga_book;
 mod selector;
 pub mod server;
 mod sled_intake;

@@ -5,6 +5,7 @@
 //! * a scrape waits for nobody longer than `SLEDS_WAIT`: what does not answer in time is left out.
 
 use crate::ops::attention;
+use crate::saga_book::SAGA_BOUNDS_MS;
 use crate::state::{App, Phase};
 use actors::sled::SledStatus;
 use axum::extract::State;
@@ -126,9 +127,20 @@ pub(crate) async fn scrape(State(app): State<Arc<App>>) -> Response {
     page.sample("musher_build_info", &format!("version=\"{}\"", app.build), 1);
     let is_ready = u8::from(app.ready.phase() == Phase::Ready);
     page.gauge("musher_ready", "Whether the daemon serves.", is_ready);
+    if let Some(took) = app.ready.recovered_in() {
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        page.gauge(
+            "musher_recovery_seconds",
+            "From opening the log to serving, at this start.",
+            seconds(micros),
+        );
+    }
     log(&app, &mut page);
     read_model(&app, &mut page);
     events(&app, &mut page);
+    sagas(&app, &mut page);
+    admission(&app, &mut page);
+    timers(&app, &mut page);
     let sleds = sleds(&app, &mut page).await;
     page.gauge(
         "musher_attention",
@@ -155,6 +167,11 @@ fn log(app: &App, page: &mut Page) {
         stats.batches,
     );
     page.counter("musher_log_syncs_total", "Syncs since the start.", stats.syncs);
+    let name = "musher_log_sync_seconds";
+    page.head(name, "summary", "Time that syncs took.");
+    page.sample(&format!("{name}_sum"), "", seconds(stats.sync_micros));
+    page.sample(&format!("{name}_count"), "", stats.syncs);
+    page.gauge("musher_log_waiting", "Appends that wait for the writer.", stats.waiting);
     page.gauge("musher_log_refuses", "Whether appends are refused.", u8::from(log.refusal().is_some()));
     page.gauge(
         "musher_log_quarantined_streams",
@@ -197,6 +214,63 @@ fn events(app: &App, page: &mut Page) {
     for kind in journal::event_kinds() {
         let count = seen.get(&kind.kind).copied().unwrap_or_default();
         page.sample(name, &format!("event=\"{}\",kind=\"{}\"", kind.name, kind.kind), count);
+    }
+}
+
+fn sagas(app: &App, page: &mut Page) {
+    let Some(watcher) = &app.watcher else {
+        return;
+    };
+    let by_kind = watcher.sagas();
+    page.head("musher_sagas_total", "counter", "Sagas that have ended since the start.");
+    for (kind, sagas) in &by_kind {
+        for outcome in ["done", "not_done", "unwound"] {
+            let count = sagas.outcomes.get(outcome).copied().unwrap_or_default();
+            page.sample("musher_sagas_total", &format!("kind=\"{kind}\",outcome=\"{outcome}\""), count);
+        }
+    }
+    let name = "musher_saga_seconds";
+    page.head(name, "histogram", "Time from a saga's first event to its last, by recorded times.");
+    for (kind, sagas) in &by_kind {
+        let labels = format!("kind=\"{kind}\"");
+        let mut total = 0;
+        for (nth, count) in sagas.took.iter().enumerate() {
+            total += count;
+            let bound = SAGA_BOUNDS_MS.get(nth).map_or_else(|| "+Inf".to_owned(), |it| seconds(it * 1_000));
+            page.sample(&format!("{name}_bucket"), &format!("{labels},le=\"{bound}\""), total);
+        }
+        page.sample(&format!("{name}_sum"), &labels, seconds(sagas.micros));
+        page.sample(&format!("{name}_count"), &labels, total);
+    }
+}
+
+fn admission(app: &App, page: &mut Page) {
+    let counts = app.control.counts();
+    page.gauge("musher_requests_waiting", "Requests that wait for their instance.", counts.waiting);
+    page.counter(
+        "musher_admission_refusals_total",
+        "Requests and reports turned away because too much was waiting.",
+        counts.turned_away,
+    );
+    page.head("musher_reports_total", "counter", "Reports of sleds about their VMMs.");
+    for (outcome, count) in [
+        ("accepted", counts.reports_accepted),
+        ("stale", counts.reports_stale),
+        ("refused", counts.reports_refused),
+    ] {
+        page.sample("musher_reports_total", &format!("outcome=\"{outcome}\""), count);
+    }
+}
+
+fn timers(app: &App, page: &mut Page) {
+    let timers = app.control.timers();
+    page.head("musher_timer_runs_total", "counter", "Runs of each reaper.");
+    for timer in &timers {
+        page.sample("musher_timer_runs_total", &format!("timer=\"{}\"", timer.name.as_str()), timer.runs);
+    }
+    page.head("musher_timer_found_total", "counter", "What each reaper found in all runs.");
+    for timer in &timers {
+        page.sample("musher_timer_found_total", &format!("timer=\"{}\"", timer.name.as_str()), timer.found);
     }
 }
 

@@ -13,7 +13,8 @@ use eventlog::{Log, Position};
 use projections::Projections;
 use replay::WithArchive;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
 /// What both listeners serve. Clones share it.
@@ -62,6 +63,7 @@ pub trait LogKeeper: Send + Sync {
 #[derive(Debug)]
 pub struct Readiness {
     phase: watch::Sender<Phase>,
+    recovered_in: OnceLock<Duration>,
 }
 
 /// Where the daemon is between its start and its end.
@@ -79,7 +81,7 @@ pub enum Phase {
 
 impl Default for Readiness {
     fn default() -> Self {
-        Self { phase: watch::Sender::new(Phase::Starting) }
+        Self { phase: watch::Sender::new(Phase::Starting), recovered_in: OnceLock::new() }
     }
 }
 
@@ -98,6 +100,16 @@ impl Readiness {
             }
             is_open
         });
+    }
+
+    /// Says how long it took from opening the log to serving. The first word counts.
+    pub fn recovered(&self, took: Duration) {
+        let _ = self.recovered_in.set(took);
+    }
+
+    /// How long it took from opening the log to serving; none if nobody has said.
+    pub fn recovered_in(&self) -> Option<Duration> {
+        self.recovered_in.get().copied()
     }
 
     /// Resolves once the daemon ends: answers without an end of their own end then.
@@ -127,6 +139,8 @@ pub(crate) struct App {
     pub(crate) registrations: Semaphore,
     /// One permit per open feed of events.
     pub(crate) feeds: Arc<Semaphore>,
+    /// Taken by who folds the fleet of another moment: one at a time.
+    pub(crate) folding: Arc<Semaphore>,
     /// Requests with a key that are under way.
     pub(crate) doors: Doors,
     /// What follows the log; none where sleds are listened to.
@@ -173,6 +187,7 @@ impl App {
             reports,
             registrations,
             feeds,
+            folding: Arc::new(Semaphore::new(1)),
             doors,
             watcher,
             traffic,

@@ -8,6 +8,7 @@
 
 use crate::error::ApiError;
 use crate::keyed::is_keyed;
+use crate::saga_book::{SagaBook, SagasOfKind};
 use eventlog::{Log, Position, ReadError, Record};
 use futures::StreamExt;
 use lifecycle::{Span, Timestamp};
@@ -37,10 +38,13 @@ struct Seen {
     order: VecDeque<Uuid>,
     /// Events since the start of the process, by kind.
     events: BTreeMap<u16, u64>,
+    /// Sagas that have ended since then.
+    sagas: SagaBook,
 }
 
 impl Seen {
     fn note(&mut self, record: &Record, counts_from: Position) {
+        self.sagas.note(record, record.position > counts_from);
         if record.position > counts_from {
             *self.events.entry(record.kind).or_default() += 1;
         }
@@ -112,6 +116,11 @@ impl Watcher {
         Err(ApiError::unavailable(format!(
             "the index of requests with a key is not there yet ({why}); try again, or send the request without a key"
         )))
+    }
+
+    /// Sagas that have ended since the start of the process, by kind.
+    pub(crate) fn sagas(&self) -> BTreeMap<&'static str, SagasOfKind> {
+        lock(&self.seen).sagas.by_kind()
     }
 
     /// How often each kind of event happened since the start of the process.

@@ -298,6 +298,9 @@ impl Making {
             }
             Command::CancelMigration => vec![Verb::CancelMigration],
             Command::CancelSaga { .. } => vec![Verb::CancelSaga],
+            Command::PauseSaga { .. } => vec![Verb::PauseSaga],
+            Command::ResumeSaga { .. } => vec![Verb::ResumeSaga],
+            Command::RetrySaga { .. } => vec![Verb::RetrySaga],
             Command::ForceStop { assert_dead, .. } | Command::ForceStopOf { assert_dead, .. } => {
                 vec![Verb::ForceStop { assert_dead: *assert_dead }]
             }

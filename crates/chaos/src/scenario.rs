@@ -203,6 +203,7 @@ impl Scenario {
             start_deadline: Span::from_millis(self.start_deadline_ms),
             migrate_deadline: Span::from_millis(self.migrate_deadline_ms),
             restart,
+            pause_after_failures: None,
         }
     }
 

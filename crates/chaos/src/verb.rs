@@ -31,6 +31,12 @@ pub enum Verb {
     CancelMigration,
     /// Take back its saga.
     CancelSaga,
+    /// Hold its saga at its step.
+    PauseSaga,
+    /// Let its saga go on.
+    ResumeSaga,
+    /// Send what its saga waits for at once.
+    RetrySaga,
     /// Force it to stop.
     ForceStop {
         /// Whether the operator vouches for its VMMs being dead; only done if they are.
@@ -118,6 +124,9 @@ impl Verb {
             Self::Migrate { .. } => "migrate",
             Self::CancelMigration => "cancel_migration",
             Self::CancelSaga => "cancel_saga",
+            Self::PauseSaga => "pause_saga",
+            Self::ResumeSaga => "resume_saga",
+            Self::RetrySaga => "retry_saga",
             Self::ForceStop { .. } => "force_stop",
             Self::Resize { .. } | Self::SetRestarts { .. } => "update",
             Self::Cordon { .. } => "cordon",
@@ -142,6 +151,9 @@ impl Verb {
             | Self::Migrate { .. }
             | Self::CancelMigration
             | Self::CancelSaga
+            | Self::PauseSaga
+            | Self::ResumeSaga
+            | Self::RetrySaga
             | Self::ForceStop { .. }
             | Self::Resize { .. }
             | Self::SetRestarts { .. } => About::Instance,

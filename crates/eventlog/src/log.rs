@@ -71,6 +71,10 @@ pub struct LogStats {
     pub appends: u64,
     /// Syncs since opening.
     pub syncs: u64,
+    /// How long these took together, microseconds; zero where no disk is.
+    pub sync_micros: u64,
+    /// Appends that wait for the writer.
+    pub waiting: u64,
 }
 
 /// A durable, ordered log of streams.

@@ -47,6 +47,9 @@ mirror! {
         ForceStop { assert_dead: bool, reason: String } = 9,
         Update { change: Box<SpecChangeV1> } = 10,
         ForceStopOf { vmm: Id, assert_dead: bool, reason: String } = 11,
+        PauseSaga { saga: Id } = 20,
+        ResumeSaga { saga: Id } = 21,
+        RetrySaga { saga: Id } = 22,
     }
 }
 
@@ -90,6 +93,7 @@ mirror! {
         Reconsider = 7,
         Restart(placement: PlacementV1) = 8,
         Archived(file: ArchiveFileV1) = 9,
+        StepFailed { effect: EffectV1, failures: u32 } = 20,
     }
 }
 

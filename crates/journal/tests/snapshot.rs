@@ -6,7 +6,7 @@
 
 use journal::{FOLD_VERSION, decode_snapshot, encode_snapshot};
 use lifecycle::input::{Refusal, VmmReport};
-use lifecycle::instance::{Intent, UnwindReason};
+use lifecycle::instance::{Intent, PauseCause, UnwindReason};
 use lifecycle::migration::CancelReason;
 use lifecycle::{
     Address, AutoRestartPolicy, EventMeta, FailureReason, Generation, Instance, InstanceEvent, InstanceId,
@@ -96,6 +96,18 @@ fn events() -> Vec<InstanceEvent> {
         InstanceEvent::Reconfigured { change: Box::new(change()) },
         migrate_began(),
         InstanceEvent::SagaAdvanced { saga: SagaId::new(uuid(4)), step: Step::Register },
+        InstanceEvent::SagaPaused {
+            saga: SagaId::new(uuid(4)),
+            step: Step::Register,
+            cause: PauseCause::Requested,
+        },
+        InstanceEvent::SagaResumed { saga: SagaId::new(uuid(4)) },
+        InstanceEvent::SagaRetried { saga: SagaId::new(uuid(4)), step: Step::Register },
+        InstanceEvent::SagaPaused {
+            saga: SagaId::new(uuid(4)),
+            step: Step::Register,
+            cause: PauseCause::Failures { count: 5 },
+        },
         InstanceEvent::MigrationCancelled { migration: migration(), reason: CancelReason::Requested },
         InstanceEvent::RebootRequested { op: OpId::new(uuid(10)) },
         InstanceEvent::StopRequested { op: OpId::new(uuid(11)) },

@@ -6,7 +6,7 @@
 
 use crate::decide::Policy;
 use crate::ids::{MigrationId, OpId, SagaId, SledId, VmmId};
-use crate::instance::Instance;
+use crate::instance::{Instance, SagaProgress};
 use crate::migration::{Migration, Outcome, Side, SideState};
 use crate::restart::restart_due;
 use crate::saga::Step;
@@ -200,12 +200,17 @@ fn effect_for(state: &Instance, vmm: &Vmm) -> Option<Effect> {
         }
         _ => {}
     }
-    let saga = state.saga.as_ref().filter(|saga| saga.vmm == id)?;
+    let saga = unpaused(state).filter(|saga| saga.vmm == id)?;
     match (saga.step, vmm.state) {
         (Step::Register, VmmState::Creating) => Some(Effect::Register { vmm: id, sled }),
         (Step::SetRunning, VmmState::Starting) => Some(Effect::SetRunning { vmm: id, sled }),
         _ => None,
     }
+}
+
+/// The saga under way, unless it is held: then nothing is sent for it.
+fn unpaused(state: &Instance) -> Option<&SagaProgress> {
+    state.saga.as_ref().filter(|saga| saga.pause.is_none())
 }
 
 /// Whether what the VMM is told is a matter of the migration: both of its VMMs, except the target once the
@@ -237,7 +242,7 @@ fn migration_effect(state: &Instance, migration: &Migration, vmm: &Vmm) -> Optio
             && vmm.run_may_be_sent)
             .then_some(Effect::MigrationCancel { vmm: id, sled, migration: migration.id }),
         Outcome::UnderWay if is_target => {
-            let saga = state.saga.as_ref().filter(|saga| saga.vmm == id)?;
+            let saga = unpaused(state).filter(|saga| saga.vmm == id)?;
             match (saga.step, vmm.state) {
                 (Step::Register, VmmState::Creating) => Some(Effect::Register { vmm: id, sled }),
                 (Step::MigrationTarget, VmmState::Migrating) => {
@@ -259,9 +264,9 @@ fn has_not_joined(side: Side, source: &Vmm) -> bool {
 
 /// Every deadline that is running.
 pub fn deadlines(state: &Instance, policy: &Policy) -> Vec<Deadline> {
-    let saga = state.saga.as_ref().map(|saga| Deadline {
+    let saga = unpaused(state).map(|saga| Deadline {
         kind: DeadlineKind::Saga(saga.id),
-        start: saga.started,
+        start: saga.deadline_from,
         span: saga.deadline,
     });
     let restart = restart_due(state, policy).map(|due| Deadline {
@@ -277,7 +282,7 @@ fn migration_deadline(state: &Instance) -> Option<Deadline> {
     let migration = state.linked_migration().filter(|_| state.saga.is_none())?;
     let (kind, start) = match (state.outcome_of(migration), migration.undecided_since) {
         (Outcome::UnderWay, _) if migration.cancelled.is_none() => {
-            (DeadlineKind::Migration(migration.id), migration.started)
+            (DeadlineKind::Migration(migration.id), migration.deadline_from)
         }
         (Outcome::Undecided, Some(since)) => (DeadlineKind::Undecided(migration.id), since),
         _ => return None,

@@ -10,7 +10,7 @@ use crate::ids::{
     BootId, GroupId, InstanceId, LeaseEpoch, MigrationId, OpId, ProjectId, SagaId, SledId, VmmId,
 };
 use crate::input::VmmReport;
-use crate::instance::{Intent, UnwindReason};
+use crate::instance::{Intent, PauseCause, UnwindReason};
 use crate::migration::CancelReason;
 use crate::quota::{Quota, QuotaScope};
 use crate::rejected::Shortage;
@@ -130,6 +130,27 @@ pub enum InstanceEvent {
         reason: UnwindReason,
         /// What was undone, newest first.
         undone: Vec<Step>,
+    },
+    /// A saga is held at its step: nothing more is sent for it, and its deadline does not count.
+    SagaPaused {
+        /// The saga.
+        saga: SagaId,
+        /// The step it is at.
+        step: Step,
+        /// Why.
+        cause: PauseCause,
+    },
+    /// A saga that was paused goes on; its deadline begins anew.
+    SagaResumed {
+        /// The saga.
+        saga: SagaId,
+    },
+    /// Somebody asked for what is being sent to be sent at once, whatever pause was due before that.
+    SagaRetried {
+        /// The saga.
+        saga: SagaId,
+        /// The step it is at.
+        step: Step,
     },
     /// A saga is over: its goal was reached, or its VMM ended after the point of no return.
     SagaEnded {

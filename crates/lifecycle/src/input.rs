@@ -34,6 +34,13 @@ pub enum Input {
         /// The answer.
         result: EffectResult,
     },
+    /// An effect has been sent so often in a row without being done, as far as this incarnation knows.
+    StepFailed {
+        /// The effect.
+        effect: Effect,
+        /// How often.
+        failures: u32,
+    },
     /// A VMM is known to be gone from its sled.
     Gone {
         /// The VMM.
@@ -103,6 +110,21 @@ pub enum Command {
     CancelMigration,
     /// Take back the saga under way, if it can still be undone.
     CancelSaga {
+        /// The saga.
+        saga: SagaId,
+    },
+    /// Hold the saga under way at its step.
+    PauseSaga {
+        /// The saga.
+        saga: SagaId,
+    },
+    /// Let the saga that is paused go on.
+    ResumeSaga {
+        /// The saga.
+        saga: SagaId,
+    },
+    /// Send what the saga under way waits for at once; resumes it if it is paused.
+    RetrySaga {
         /// The saga.
         saga: SagaId,
     },

@@ -96,6 +96,28 @@ pub enum UnwindReason {
     Cancelled,
 }
 
+/// Why a saga was paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PauseCause {
+    /// Somebody asked for it.
+    Requested,
+    /// Its step failed so often in a row.
+    Failures {
+        /// How often.
+        count: u32,
+    },
+}
+
+/// A pause of a saga.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pause {
+    /// Since when.
+    pub since: Timestamp,
+    /// Why.
+    pub cause: PauseCause,
+}
+
 /// The one saga under way.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SagaProgress {
@@ -115,6 +137,10 @@ pub struct SagaProgress {
     pub step_started: Timestamp,
     /// How long it may take.
     pub deadline: Span,
+    /// From when that counts: its beginning, or the end of its last pause.
+    pub deadline_from: Timestamp,
+    /// Set while it is held at its step.
+    pub pause: Option<Pause>,
 }
 
 /// A stop that has been journaled and not yet been seen to act.

@@ -45,6 +45,8 @@ pub struct Migration {
     pub target: Side,
     /// When it began.
     pub started: Timestamp,
+    /// From when its time counts: its beginning, or the end of its saga's last pause.
+    pub deadline_from: Timestamp,
     /// How long it may take; and how long a target may be asked for a guest whose source has failed.
     pub deadline: Span,
     /// Why both sides are told to give up, if they are.

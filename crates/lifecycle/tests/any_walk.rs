@@ -13,6 +13,7 @@ use lifecycle::{
 use proptest::prelude::*;
 use stage::{Stage, report, sled};
 use std::collections::BTreeMap;
+use std::num::NonZeroU32;
 
 #[derive(Clone, Debug)]
 enum Move {
@@ -23,6 +24,10 @@ enum Move {
     Migrate(usize),
     CancelMigration,
     CancelSaga,
+    PauseSaga,
+    ResumeSaga,
+    RetrySaga,
+    StepFailed(u32),
     ForceStop { assert_dead: bool },
     Resize(u16),
     Restart,
@@ -43,6 +48,10 @@ fn any_move() -> impl Strategy<Value = Move> {
         3 => (0..3usize).prop_map(Move::Migrate),
         1 => Just(Move::CancelMigration),
         1 => Just(Move::CancelSaga),
+        2 => Just(Move::PauseSaga),
+        1 => Just(Move::ResumeSaga),
+        1 => Just(Move::RetrySaga),
+        1 => (1..5u32).prop_map(Move::StepFailed),
         1 => any::<bool>().prop_map(|assert_dead| Move::ForceStop { assert_dead }),
         1 => (1..5u16).prop_map(Move::Resize),
         1 => Just(Move::Restart),
@@ -82,6 +91,10 @@ const EVIDENCE: [Evidence; 7] = [
 const SIDES: [SideState; 4] =
     [SideState::Pending, SideState::InProgress, SideState::Completed, SideState::Failed];
 
+fn under_way(stage: &Stage) -> Option<lifecycle::SagaId> {
+    stage.state.as_ref().and_then(|state| state.saga.as_ref()).map(|saga| saga.id)
+}
+
 fn input(stage: &mut Stage, step: &Move) -> Option<Input> {
     let vmms: Vec<_> = stage
         .history
@@ -107,9 +120,12 @@ fn input(stage: &mut Stage, step: &Move) -> Option<Input> {
             Input::Command(Command::Migrate { grant: Some(grant) })
         }
         Move::CancelMigration => Input::Command(Command::CancelMigration),
-        Move::CancelSaga => {
-            let saga = stage.state.as_ref().and_then(|state| state.saga.as_ref()).map(|saga| saga.id)?;
-            Input::Command(Command::CancelSaga { saga })
+        Move::CancelSaga => Input::Command(Command::CancelSaga { saga: under_way(stage)? }),
+        Move::PauseSaga => Input::Command(Command::PauseSaga { saga: under_way(stage)? }),
+        Move::ResumeSaga => Input::Command(Command::ResumeSaga { saga: under_way(stage)? }),
+        Move::RetrySaga => Input::Command(Command::RetrySaga { saga: under_way(stage)? }),
+        Move::StepFailed(failures) => {
+            Input::StepFailed { effect: *stage.effects().first()?, failures: *failures }
         }
         Move::ForceStop { assert_dead } => {
             let reason = "the test wants it so".to_owned();
@@ -183,7 +199,8 @@ proptest! {
 
     #[test]
     fn invariants_hold_on_every_walk(starts in any::<bool>(), walk in prop::collection::vec(any_move(), 1..60)) {
-        let mut stage = Stage::default();
+        let policy = Policy { pause_after_failures: NonZeroU32::new(2), ..Policy::default() };
+        let mut stage = Stage { policy, ..Stage::default() };
         stage.create(starts);
         for step in &walk {
             if let Some(input) = input(&mut stage, step) {

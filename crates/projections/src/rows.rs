@@ -303,7 +303,7 @@ mod tests {
     use crate::ended::Ended;
     use crate::migrations::{MigrationEnd, MigrationOutcome, MigrationSide};
     use crate::sagas::{SagaEnd, SagaOutcome};
-    use lifecycle::instance::UnwindReason;
+    use lifecycle::instance::{Pause, PauseCause, UnwindReason};
     use lifecycle::migration::{CancelReason, SideState};
     use lifecycle::{
         BootId, EventMeta, Generation, InstanceId, LeaseEpoch, MigrationId, Origin, QuotaScope, Refusal,
@@ -383,7 +383,7 @@ mod tests {
         "1000000000000000000000000000000002017308fd000000000400000001630161011000000000000000000000000000000004020000011000000000000000000000000000000003010000070903",
         "067370726561640164010708",
         "100000000000000000000000000000001410000000000000000000000000000000061000000000000000000000000000000015100000000000000000000000000000001610000000000000000000000000000000170303100000000000000000000000000000001810000000000000000000000000000000190103090a0101010b0c0201",
-        "100000000000000000000000000000001502100000000000000000000000000000000600100000000000000000000000000000001807090a0b010c0d020003020100",
+        "100000000000000000000000000000001502100000000000000000000000000000000600100000000000000000000000000000001807090a0b09010a0105010c0d020003020100",
         "01fb2c0100",
         "1f20",
     ];
@@ -435,6 +435,11 @@ mod tests {
             started: Timestamp::from_micros(9),
             step_started: Timestamp::from_micros(10),
             deadline: Span::from_micros(11),
+            deadline_from: Timestamp::from_micros(9),
+            pause: Some(Pause {
+                since: Timestamp::from_micros(10),
+                cause: PauseCause::Failures { count: 5 },
+            }),
             end: Some(SagaEnd {
                 at: Timestamp::from_micros(12),
                 position: 13,

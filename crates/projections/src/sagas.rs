@@ -1,7 +1,7 @@
 //! Sagas as they are read: those of more than one append, with their steps' times and how they ended.
 
 use crate::history::{Ends, History};
-use lifecycle::instance::{Instance, SagaProgress, UnwindReason};
+use lifecycle::instance::{Instance, Pause, SagaProgress, UnwindReason};
 use lifecycle::{
     EventMeta, InstanceEvent, InstanceId, Origin, SagaId, SagaKind, Span, Step, Timestamp, VmmId,
 };
@@ -28,6 +28,10 @@ pub struct SagaRow {
     pub step_started: Timestamp,
     /// How long all of it may take.
     pub deadline: Span,
+    /// From when that counts: its beginning, or the end of its last pause.
+    pub deadline_from: Timestamp,
+    /// Since when and why it is held at its step, if it is.
+    pub pause: Option<Pause>,
     /// How it ended; none while it is under way.
     pub end: Option<SagaEnd>,
 }
@@ -77,6 +81,8 @@ impl SagaRow {
             started: saga.started,
             step_started: saga.step_started,
             deadline: saga.deadline,
+            deadline_from: saga.deadline_from,
+            pause: saga.pause,
             end: None,
         }
     }

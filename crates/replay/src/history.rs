@@ -116,10 +116,12 @@ const fn saga_of(event: &InstanceEvent) -> (Option<SagaId>, Option<Step>) {
     match event {
         InstanceEvent::StartBegan { saga, .. }
         | InstanceEvent::MigrateBegan { saga, .. }
+        | InstanceEvent::SagaResumed { saga }
         | InstanceEvent::SagaEnded { saga, .. } => (Some(*saga), None),
-        InstanceEvent::SagaAdvanced { saga, step } | InstanceEvent::SagaUnwound { saga, step, .. } => {
-            (Some(*saga), Some(*step))
-        }
+        InstanceEvent::SagaAdvanced { saga, step }
+        | InstanceEvent::SagaPaused { saga, step, .. }
+        | InstanceEvent::SagaRetried { saga, step }
+        | InstanceEvent::SagaUnwound { saga, step, .. } => (Some(*saga), Some(*step)),
         _ => (None, None),
     }
 }

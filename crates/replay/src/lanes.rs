@@ -223,6 +223,9 @@ fn saga_marks(event: &InstanceEvent, before: Option<&Instance>, after: &Instance
     let (was, is) = (before.and_then(|before| before.saga.as_ref()), after.saga.as_ref());
     let saga = is.or(was)?;
     let text = match (was, is, event) {
+        (_, _, InstanceEvent::SagaPaused { .. }) => "paused".to_owned(),
+        (_, _, InstanceEvent::SagaResumed { .. }) => "goes on".to_owned(),
+        (_, _, InstanceEvent::SagaRetried { .. }) => "sent again".to_owned(),
         (Some(was), Some(is), _) if was.id == is.id && was.step == is.step => return None,
         (_, Some(is), _) => step_name(is.step).to_owned(),
         (_, None, InstanceEvent::SagaUnwound { .. }) => "undone".to_owned(),

@@ -2,7 +2,7 @@
 
 use crate::names::{SledNames, short};
 use lifecycle::event::Update;
-use lifecycle::instance::UnwindReason;
+use lifecycle::instance::{PauseCause, UnwindReason};
 use lifecycle::migration::CancelReason;
 use lifecycle::saga::{SagaKind, definition};
 use lifecycle::{
@@ -62,6 +62,13 @@ pub(crate) fn sentence(event: &InstanceEvent, input: Option<&Input>, sleds: &mut
                 if undone.is_empty() { "nothing".to_owned() } else { undone.join(", ") }
             )
         }
+        InstanceEvent::SagaPaused { step, cause, .. } => {
+            format!("saga is paused at its step \"{}\" because {}", step_name(*step), paused_because(*cause))
+        }
+        InstanceEvent::SagaResumed { .. } => "saga goes on, and has all of its time again".to_owned(),
+        InstanceEvent::SagaRetried { step, .. } => {
+            format!("what its step \"{}\" waits for is sent at once", step_name(*step))
+        }
         InstanceEvent::SagaEnded { done: true, .. } => "saga reached its goal".to_owned(),
         InstanceEvent::SagaEnded { done: false, .. } => "saga ended short of its goal".to_owned(),
         InstanceEvent::VmmReported { vmm, report } => reported(*vmm, report, input, sleds),
@@ -113,6 +120,14 @@ pub(crate) fn step_name(step: Step) -> &'static str {
 fn step_name_in(kind: SagaKind, step: Step) -> &'static str {
     let def = definition(kind).steps.iter().find(|def| def.step == step);
     def.map_or_else(|| step_name(step), |def| def.name)
+}
+
+/// Why a saga is held, as the end of a sentence.
+pub fn paused_because(cause: PauseCause) -> String {
+    match cause {
+        PauseCause::Requested => "somebody asked for it".to_owned(),
+        PauseCause::Failures { count } => format!("its step failed {count} times in a row"),
+    }
 }
 
 pub(crate) fn because(reason: UnwindReason) -> String {
@@ -221,7 +236,9 @@ fn place(vmm: VmmId, input: Option<&Input>, sleds: &mut SledNames<'_>) -> String
 fn sled_of(input: &Input, vmm: VmmId) -> Option<SledId> {
     match input {
         Input::Report { sled, vmm: reported, .. } => (*reported == vmm).then_some(*sled),
-        Input::Outcome { effect, .. } => (Effect::vmm(*effect) == vmm).then_some(effect.sled()),
+        Input::Outcome { effect, .. } | Input::StepFailed { effect, .. } => {
+            (Effect::vmm(*effect) == vmm).then_some(effect.sled())
+        }
         Input::Command(_)
         | Input::Gone { .. }
         | Input::Absent { .. }

@@ -42,6 +42,21 @@ pub enum Ask {
         /// The saga.
         saga: SagaId,
     },
+    /// Hold the saga under way at its step.
+    PauseSaga {
+        /// The saga.
+        saga: SagaId,
+    },
+    /// Let the saga that is paused go on.
+    ResumeSaga {
+        /// The saga.
+        saga: SagaId,
+    },
+    /// Send what the saga under way waits for at once; resumes it if it is paused.
+    RetrySaga {
+        /// The saga.
+        saga: SagaId,
+    },
     /// Fail its VMMs, whatever they do.
     ForceStop {
         /// Whether the operator vouches for their being dead.
@@ -85,6 +100,11 @@ impl Shell {
             Ask::CancelSaga { saga } => {
                 self.give(Input::Command(Command::CancelSaga { saga }), context).await
             }
+            Ask::PauseSaga { saga } => self.give(Input::Command(Command::PauseSaga { saga }), context).await,
+            Ask::ResumeSaga { saga } => {
+                self.give(Input::Command(Command::ResumeSaga { saga }), context).await
+            }
+            Ask::RetrySaga { saga } => self.retry(saga, context).await,
             Ask::ForceStop { assert_dead, reason } => {
                 self.give(Input::Command(Command::ForceStop { assert_dead, reason }), context).await
             }
@@ -152,6 +172,13 @@ impl Shell {
             self.ledger.drop_room(vmm);
         }
         given
+    }
+
+    /// Recorded first. A crash behind that loses nothing: whoever activates sends everything at once.
+    async fn retry(&mut self, saga: SagaId, context: Context) -> Result<Given, NotDone> {
+        let given = self.give(Input::Command(Command::RetrySaga { saga }), context).await?;
+        self.send_all_now();
+        Ok(given)
     }
 
     /// The restart policy's attempt: with the grant, or with what was short, which counts as one too.

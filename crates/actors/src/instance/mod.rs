@@ -14,6 +14,7 @@ pub use command::Ask;
 pub(crate) use sending::Timer;
 
 use crate::answer::{Accepted, CommandError, RequestContext, SledFailure};
+use crate::counts::Tally;
 use crate::env::Env;
 use crate::instances::Ticket;
 use crate::ledger::LedgerHandle;
@@ -75,6 +76,7 @@ pub(crate) struct InstanceArgs {
     pub(crate) id: InstanceId,
     pub(crate) ledger: LedgerHandle,
     pub(crate) sleds: Sleds,
+    pub(crate) tally: Arc<Tally>,
 }
 
 /// Loading happens in the actor's own task, never in its supervisor's.

@@ -122,7 +122,30 @@ impl Shell {
         };
         self.answer_by(waiting, answer);
         self.send_later(effect, answer);
+        self.go_on(given)?;
+        self.note_failure(effect).await
+    }
+
+    /// A step that has failed often enough is held by the rules; whether it is enough is theirs to say.
+    async fn note_failure(&mut self, effect: Effect) -> Result<(), ActorProcessingErr> {
+        let failures = self.sending.get(&effect).map_or(0, |sending| sending.attempts);
+        if failures == 0 {
+            return Ok(());
+        }
+        let context = self.context(Who::Sled(effect.sled()), None);
+        let given = self.give(Input::StepFailed { effect, failures }, context).await;
         self.go_on(given)
+    }
+
+    /// Sends everything that is wished at once, as if nothing had failed.
+    pub(super) fn send_all_now(&mut self) {
+        let wished: Vec<Effect> = self.sending.keys().copied().collect();
+        for effect in wished {
+            if let Some(sending) = self.sending.get_mut(&effect) {
+                sending.attempts = 0;
+            }
+            self.send(effect);
+        }
     }
 
     /// Plans the next attempt of an effect that is still wished after its answer.

@@ -4,6 +4,7 @@ use super::sending::{Armed, Sending};
 use super::snapshot;
 use super::{InstanceArgs, InstanceMsg};
 use crate::answer::{Accepted, CommandError};
+use crate::counts::{Reported, Tally};
 use crate::env::Env;
 use crate::ledger::LedgerHandle;
 use crate::sleds::Sleds;
@@ -31,6 +32,7 @@ pub(crate) struct Shell {
     pub(super) me: ActorRef<InstanceMsg>,
     pub(super) ledger: LedgerHandle,
     pub(super) sleds: Sleds,
+    tally: Arc<Tally>,
     pub(super) writer: Writer,
     pub(super) state: Option<Instance>,
     /// Effects that are wished, with how often each was sent.
@@ -60,7 +62,7 @@ impl Shell {
         args: InstanceArgs,
         me: ActorRef<InstanceMsg>,
     ) -> Result<Self, ActorProcessingErr> {
-        let InstanceArgs { env, id, ledger, sleds } = args;
+        let InstanceArgs { env, id, ledger, sleds, tally } = args;
         let stream = StreamName::Instance(id);
         let snapshot = snapshot::load(&env, stream);
         let known = snapshot.as_ref().map(snapshot::folded_to).unwrap_or_default();
@@ -83,6 +85,7 @@ impl Shell {
             me,
             ledger,
             sleds,
+            tally,
             writer,
             state,
             sending: BTreeMap::new(),
@@ -178,6 +181,11 @@ impl Shell {
     ) -> Result<(), ActorProcessingErr> {
         let context = self.context(Who::Sled(sled), None);
         let given = self.give(Input::Report { sled, vmm, report }, context).await;
+        self.tally.reported(match &given {
+            Ok(Given::Written) => Reported::Accepted,
+            Ok(Given::Nothing | Given::AskForRoom(_)) => Reported::Stale,
+            Err(_) => Reported::Refused,
+        });
         let answer = match &given {
             Ok(_) => Ok(()),
             Err(not_done) => Err(command_error(not_done)),

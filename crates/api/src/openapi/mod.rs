@@ -59,6 +59,7 @@ fn describe(operation: &Operation) -> Value {
     for name in operation.query {
         let (_, kind, about) =
             QUERY.iter().find(|(known, _, _)| known == name).expect("every parameter is known");
+        let name = name.split(' ').next().unwrap_or(name);
         parameters.push(json!({"name": name, "in": "query", "required": false, "description": about, "schema": {"type": kind}}));
     }
     if decides(&method_of(operation), operation.path) {

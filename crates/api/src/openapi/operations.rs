@@ -39,7 +39,7 @@ pub(super) struct Operation {
     pub(super) answer: Answer,
 }
 
-/// Query parameters: name, type, meaning.
+/// Query parameters: name, type, meaning. What stands behind a name tells those of one name apart.
 pub(super) const QUERY: &[(&str, &str, &str)] = &[
     ("project", "string", "The project of a name: UUID or name."),
     ("limit", "integer", "Most items of the answer, at least 1."),
@@ -52,6 +52,8 @@ pub(super) const QUERY: &[(&str, &str, &str)] = &[
     ("after", "string", "Behind this version or position; of migrations and sagas: behind this id."),
     ("state", "string", "`all` (default) or `under_way`."),
     ("from", "integer", "First position; of one stream, first version."),
+    ("from moment", "string", "The first moment, as `at`; its first event if not said."),
+    ("to moment", "string", "The second moment, as `at`; now if not said."),
     ("stream", "string", "One stream, such as instance/<id>."),
     ("instance", "string", "Events of this instance only: UUID, or name with `project`."),
     ("kind", "string", "Events of these names only, separated by commas."),
@@ -81,6 +83,10 @@ const fn order(path: &'static str, summary: &'static str) -> Operation {
 
 const fn ask(path: &'static str, summary: &'static str) -> Operation {
     Operation { query: IN_PROJECT, ..post(path, summary, 202, Answer::Json("InstanceAsked")) }
+}
+
+const fn of_saga(path: &'static str, summary: &'static str) -> Operation {
+    Operation { query: &[], ..ask(path, summary) }
 }
 
 const fn about_sled(path: &'static str, summary: &'static str) -> Operation {
@@ -202,6 +208,18 @@ pub(super) const OPERATIONS: &[Operation] = &[
         Answer::Json("History"),
     ),
     get(
+        "/ops/v1/instances/{instance}/diff",
+        "What differs between two moments, field by field; also of a deleted instance, by id.",
+        &["project", "from moment", "to moment"],
+        Answer::Json("Diff"),
+    ),
+    get(
+        "/ops/v1/fleet",
+        "Every instance and sled, now or at a moment.",
+        &["at", "after", "limit"],
+        Answer::Json("Fleet"),
+    ),
+    get(
         "/ops/v1/instances/{instance}/explain",
         "Why it is as it is, what it waits for, and what can be done.",
         IN_PROJECT,
@@ -225,10 +243,10 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ),
     get("/ops/v1/sagas", "Sagas, under way and over, by id.", ROWS, Answer::Rows("Saga")),
     get("/ops/v1/sagas/{saga}", "One saga, step by step.", &[], Answer::Json("Saga")),
-    Operation {
-        query: &[],
-        ..ask("/ops/v1/sagas/{saga}/cancel", "Take a saga back that has not passed its point of no return.")
-    },
+    of_saga("/ops/v1/sagas/{saga}/cancel", "Take a saga back that has not passed its point of no return."),
+    of_saga("/ops/v1/sagas/{saga}/pause", "Hold a saga at its step; its deadline does not count."),
+    of_saga("/ops/v1/sagas/{saga}/resume", "Let a paused saga go on, with all of its time again."),
+    of_saga("/ops/v1/sagas/{saga}/retry", "Send what a saga waits for at once; resumes it if it is paused."),
     get("/ops/v1/quotas/{scope}", "Limits, and what is charged.", IN_PROJECT, Answer::Json("Quota")),
     Operation {
         method: "put",

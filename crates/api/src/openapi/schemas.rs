@@ -73,6 +73,25 @@ const SHOWN: &[Shown] = &[
         ],
     ),
     (
+        "Diff",
+        "Two moments of an instance, and every field that differs between them.",
+        &[("from", "object"), ("to", "object"), ("changes", "array")],
+    ),
+    (
+        "Fleet",
+        "Every instance and sled at a moment, a piece at a time.",
+        &[
+            ("position", "integer"),
+            ("time", "string?"),
+            ("items", "array"),
+            ("next_after", "string?"),
+            ("total", "integer"),
+            ("deleted", "integer"),
+            ("sleds", "array"),
+            ("unreadable", "array"),
+        ],
+    ),
+    (
         "Explanation",
         "Why an instance is as it is, what it waits for, and what can be done.",
         &[

@@ -143,20 +143,29 @@ fn of_instance(instance: &Instance, now: Timestamp, policy: &Policy, lines: &mut
     if instance.run_state() == RunState::Failed {
         lines.push(|| failed(instance, policy));
     }
-    if let Some(saga) = instance.saga.as_ref().filter(|saga| is_late(saga.started, saga.deadline, now)) {
-        lines.push(|| {
-            let (def, deadline) = (definition(saga.kind), seconds(saga.deadline));
+    if let Some(saga) = &instance.saga {
+        let is_late = is_late(saga.deadline_from, saga.deadline, now);
+        let at = || {
+            let def = definition(saga.kind);
             let step = def.steps.iter().find(|step| step.step == saga.step).map_or("?", |step| step.name);
-            let reason = format!(
-                "saga {} {} is at \"{step}\" and has taken longer than its deadline of {deadline} s",
-                def.name, saga.id
-            );
-            line("saga_overdue", reason, saga.started)
-        });
+            format!("saga {} {} is at \"{step}\"", def.name, saga.id)
+        };
+        match saga.pause {
+            Some(pause) => lines.push(|| {
+                let why = replay::explain::paused_because(pause.cause);
+                line("saga_paused", format!("{}, and is paused because {why}", at()), pause.since)
+            }),
+            None if is_late => lines.push(|| {
+                let deadline = seconds(saga.deadline);
+                let reason = format!("{} and has taken longer than its deadline of {deadline} s", at());
+                line("saga_overdue", reason, saga.started)
+            }),
+            None => {}
+        }
     }
     // While its saga is under way, a migration is the saga's.
     let migration = instance.linked_migration().filter(|_| instance.saga.is_none());
-    if let Some(migration) = migration.filter(|it| is_late(it.started, it.deadline, now)) {
+    if let Some(migration) = migration.filter(|it| is_late(it.deadline_from, it.deadline, now)) {
         lines.push(|| {
             let reason = format!(
                 "migration {} has taken longer than its deadline of {} s: its source is {:?}, its target {:?}",
@@ -206,7 +215,7 @@ fn of_sled(load: &SledLoad, status: Option<&SledStatus>, lines: &mut Lines) {
 }
 
 /// One reason per stream, whoever noticed: the log, the read model, or the actor that keeps failing.
-fn quarantined(app: &App) -> BTreeMap<StreamId, String> {
+pub(super) fn quarantined(app: &App) -> BTreeMap<StreamId, String> {
     let failing = app.control.quarantined().into_iter().map(|(id, why)| (StreamName::Instance(id).id(), why));
     let noticed = app
         .control

@@ -1,5 +1,6 @@
 //! Why an instance is as it is.
 
+use super::attention;
 use super::instances::past_error_of;
 use crate::error::ApiError;
 use crate::fresh::Arrived;
@@ -10,6 +11,7 @@ use crate::state::App;
 use actors::CommandError;
 use axum::Json;
 use axum::extract::State;
+use journal::StreamName;
 use lifecycle::saga::SagaKind;
 use lifecycle::{Rejected, RequestId, SledId, Span};
 use projections::{Among, Order, ReadModel, SagaOutcome};
@@ -75,13 +77,22 @@ pub(super) async fn view(
     path: RawPath,
 ) -> Result<Json<ExplainedView>, ApiError> {
     let found = instance(path, &params, &arrived).await?;
-    let state = match app.control.instance(found.id).await {
-        // What is deleted has no actor to ask: its history says why it is gone.
-        Err(CommandError::Rejected(Rejected::NoSuchInstance(_))) => {
-            let past = replay::state_at(&app.past, found.id, At::Now);
-            Box::new(past.map_err(|error| past_error_of(error, || found.not_found()))?.state)
-        }
-        state => state.map_err(|error| command_error(error, || found.not_found()))?,
+    // Of what is quarantined the read model knows what was last folded, if anything.
+    let why = attention::quarantined(&app).remove(&StreamName::Instance(found.id).id());
+    let last_known = match &why {
+        Some(_) => arrived.fresh().await?.read(|model| model.instance_state(found.id).cloned()),
+        None => None,
+    };
+    let state = match last_known {
+        Some(state) => Box::new(state),
+        None => match app.control.instance(found.id).await {
+            // What is deleted has no actor to ask: its history says why it is gone.
+            Err(CommandError::Rejected(Rejected::NoSuchInstance(_))) => {
+                let past = replay::state_at(&app.past, found.id, At::Now);
+                Box::new(past.map_err(|error| past_error_of(error, || found.not_found()))?.state)
+            }
+            state => state.map_err(|error| command_error(error, || found.not_found()))?,
+        },
     };
     let mut sleds = BTreeMap::new();
     for vmm in state.vmms.values() {
@@ -102,8 +113,13 @@ pub(super) async fn view(
     });
     let present = Known { sleds, usual };
     let asked = replay::last_asked(&app.past, found.id, state.head.version);
-    let asked = asked.map_err(|error| past_error_of(error, || found.not_found()))?;
     let explanation = explain(&state, &app.control.policy(), &present);
+    if let Some(why) = why {
+        // Its history cannot be read, or need not be: who asked last is not why.
+        let explanation = explanation.quarantined(&why);
+        return Ok(Json(ExplainedView { explanation, asked_by: None }));
+    }
+    let asked = asked.map_err(|error| past_error_of(error, || found.not_found()))?;
     Ok(Json(ExplainedView { explanation, asked_by: asked.map(AskedBy::from) }))
 }
 

@@ -49,11 +49,7 @@ pub(super) async fn view(
     params: Params,
     path: RawPath,
 ) -> Result<Json<InstanceState>, ApiError> {
-    let at = match params.get("at")? {
-        None => At::Now,
-        Some(text) => At::parse(text, app.control.now())
-            .map_err(|error| ApiError::invalid_request(format!("query parameter \"at\": {error}")))?,
-    };
+    let at = moment(&app, &params, "at")?.unwrap_or(At::Now);
     let found = instance(path, &params, &arrived).await?;
     let state = replay::state_at(&app.past, found.id, at);
     state.map(Json).map_err(|error| past_error(error, &found))
@@ -92,7 +88,16 @@ fn archived_in(app: &App, id: InstanceId) -> Option<String> {
     }
 }
 
-fn past_error(error: replay::Error, found: &FoundInstance) -> ApiError {
+/// The moment that a parameter names; none if it is not there.
+pub(super) fn moment(app: &App, params: &Params, name: &str) -> Result<Option<At>, ApiError> {
+    let Some(text) = params.get(name)? else {
+        return Ok(None);
+    };
+    let at = At::parse(text, app.control.now());
+    at.map(Some).map_err(|error| ApiError::invalid_request(format!("query parameter \"{name}\": {error}")))
+}
+
+pub(super) fn past_error(error: replay::Error, found: &FoundInstance) -> ApiError {
     past_error_of(error, || found.not_found())
 }
 

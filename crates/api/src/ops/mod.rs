@@ -8,6 +8,7 @@ mod instances;
 mod keep;
 mod log;
 mod migrations;
+mod past;
 mod quotas;
 mod records;
 mod sagas;
@@ -28,6 +29,8 @@ pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/instances/{instance}", get(instances::view))
         .route("/instances/{instance}/history", get(instances::history))
+        .route("/instances/{instance}/diff", get(past::diff))
+        .route("/fleet", get(past::fleet))
         .route("/instances/{instance}/explain", get(explain::view))
         .route("/instances/{instance}/migrate", post(verbs::migrate))
         .route("/instances/{instance}/migrate/cancel", post(verbs::cancel_migration))
@@ -37,6 +40,9 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/sagas", get(sagas::list))
         .route("/sagas/{saga}", get(sagas::view))
         .route("/sagas/{saga}/cancel", post(sagas::cancel))
+        .route("/sagas/{saga}/pause", post(sagas::pause))
+        .route("/sagas/{saga}/resume", post(sagas::resume))
+        .route("/sagas/{saga}/retry", post(sagas::retry))
         .route("/quotas/{scope}", get(quotas::view).put(quotas::set))
         .route("/anti-affinity-groups", get(groups::list).post(groups::create))
         .route("/anti-affinity-groups/{group}", get(groups::view).delete(groups::delete))

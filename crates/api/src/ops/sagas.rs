@@ -15,6 +15,7 @@ use actors::instance::Ask;
 use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
+use lifecycle::instance::{Pause, PauseCause};
 use lifecycle::saga::{SagaKind, definition};
 use lifecycle::{InstanceId, Origin, SagaId, Step, VmmId};
 use projections::{Order, SagaOutcome, SagaRow};
@@ -44,11 +45,33 @@ pub(super) struct SagaView {
     time_ended: Option<String>,
     /// Seconds from beginning to end.
     took_s: Option<f64>,
+    /// Since when and why it is held at its step; none if it is not.
+    pause: Option<PauseView>,
     /// `done`, `not_done` or `unwound`; none while it is under way.
     outcome: Option<&'static str>,
     /// Why it went back, if it did.
     #[schema(schema_with = word_or_object)]
     reason: Option<lifecycle::instance::UnwindReason>,
+}
+
+#[derive(Serialize, ToSchema)]
+#[schema(as = SagaPause)]
+struct PauseView {
+    since: String,
+    /// `requested` or `failures`.
+    cause: &'static str,
+    /// How often in a row its step had failed, if that is why.
+    failures: Option<u32>,
+}
+
+impl From<Pause> for PauseView {
+    fn from(pause: Pause) -> Self {
+        let (cause, failures) = match pause.cause {
+            PauseCause::Requested => ("requested", None),
+            PauseCause::Failures { count } => ("failures", Some(count)),
+        };
+        Self { since: rfc3339(pause.since), cause, failures }
+    }
 }
 
 /// A word, or an object of one word, as the log has it.
@@ -106,6 +129,7 @@ impl From<SagaRow> for SagaView {
             deadline_s: row.deadline.micros() / 1_000_000,
             time_ended: row.end.as_ref().map(|end| rfc3339(end.at)),
             took_s: row.end.as_ref().map(|end| seconds(end.at.since(row.started))),
+            pause: row.pause.filter(|_| row.end.is_none()).map(PauseView::from),
             outcome,
             reason,
         }
@@ -132,23 +156,39 @@ pub(super) async fn view(arrived: Arrived, path: RawPath) -> Result<Json<SagaVie
     Ok(Json(row(&arrived, path).await?.into()))
 }
 
-pub(super) async fn cancel(
+/// What can be asked of a saga that is under way.
+macro_rules! verbs {
+    ($($verb:ident: $ask:ident),*) => {$(
+        pub(super) async fn $verb(
+            app: State<Arc<App>>,
+            caller: Caller,
+            arrived: Arrived,
+            once: Once,
+            path: RawPath,
+        ) -> Result<Response, ApiError> {
+            ask(app, caller, arrived, once, path, |saga| Ask::$ask { saga }).await
+        }
+    )*};
+}
+
+verbs!(cancel: CancelSaga, pause: PauseSaga, resume: ResumeSaga, retry: RetrySaga);
+
+async fn ask(
     State(app): State<Arc<App>>,
     Caller(caller): Caller,
     arrived: Arrived,
     once: Once,
     path: RawPath,
+    wanted: fn(SagaId) -> Ask,
 ) -> Result<Response, ApiError> {
     let turn = once.turn(&app).await?;
     if let Some(position) = turn.recorded {
         let saga = SagaId::new(uuid("saga", &path_text(path)?)?);
-        return repeat::taken_back(&app, position, saga).map(accepted);
+        return repeat::of_saga(&app, position, &wanted(saga)).map(accepted);
     }
     let row = row(&arrived, path).await?;
     let (instance, saga) = (row.instance, row.id);
-    let asked = turn
-        .perform(async move { app.control.ask(instance, Ask::CancelSaga { saga }, caller).await })
-        .await?;
+    let asked = turn.perform(async move { app.control.ask(instance, wanted(saga), caller).await }).await?;
     let gone = || ApiError::not_found("saga", &format!("id \"{saga}\""));
     asked.map(accepted).map_err(|error| command_error(error, gone))
 }

@@ -17,8 +17,8 @@ use actors::instance::Ask;
 use actors::{Accepted, NewInstance};
 use eventlog::Position;
 use journal::{Recorded, StreamName};
+use lifecycle::Input;
 use lifecycle::input::Command;
-use lifecycle::{Input, SagaId};
 use replay::At;
 
 /// A command as it was recorded, and the instance right after it.
@@ -72,17 +72,18 @@ fn is_same(command: &Command, ask: &Ask) -> bool {
             Command::ForceStopOf { vmm, assert_dead, reason },
             Ask::ForceStopOf { vmm: named, assert_dead: dead, reason: why },
         ) => vmm == named && assert_dead == dead && reason == why,
+        (Command::CancelSaga { saga: was }, Ask::CancelSaga { saga })
+        | (Command::PauseSaga { saga: was }, Ask::PauseSaga { saga })
+        | (Command::ResumeSaga { saga: was }, Ask::ResumeSaga { saga })
+        | (Command::RetrySaga { saga: was }, Ask::RetrySaga { saga }) => was == saga,
         _ => false,
     }
 }
 
-/// A saga that was taken back before; refused if something else was asked.
-pub(crate) fn taken_back(app: &App, position: Position, id: SagaId) -> Result<Accepted, ApiError> {
+/// What was asked of a saga before; refused if something else was asked.
+pub(crate) fn of_saga(app: &App, position: Position, ask: &Ask) -> Result<Accepted, ApiError> {
     let Before { command, accepted } = read(app, position)?;
-    match command {
-        Command::CancelSaga { saga } if saga == id => Ok(accepted),
-        _ => Err(used_otherwise()),
-    }
+    if is_same(&command, ask) { Ok(accepted) } else { Err(used_otherwise()) }
 }
 
 /// Everything that was recorded together with the event at a position.

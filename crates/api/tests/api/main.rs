@@ -16,6 +16,8 @@ mod operate;
 mod operators;
 mod orders;
 mod paging;
+mod past;
+mod paused;
 mod refusals;
 mod serial;
 mod server;

@@ -58,11 +58,22 @@ async fn what_people_on_call_look_at_is_counted() {
         ("musher_log_refuses".to_owned(), 0.0),
         ("musher_read_model_following".to_owned(), 1.0),
         ("musher_instances_live".to_owned(), 1.0),
+        ("musher_sagas_total{kind=\"start\",outcome=\"done\"}".to_owned(), 1.0),
+        ("musher_sagas_total{kind=\"migrate\",outcome=\"unwound\"}".to_owned(), 0.0),
+        ("musher_saga_seconds_count{kind=\"start\"}".to_owned(), 1.0),
+        ("musher_saga_seconds_bucket{kind=\"start\",le=\"120\"}".to_owned(), 1.0),
+        ("musher_reports_total{outcome=\"refused\"}".to_owned(), 0.0),
+        ("musher_admission_refusals_total".to_owned(), 0.0),
+        ("musher_requests_waiting".to_owned(), 0.0),
+        ("musher_timer_found_total{timer=\"stuck-saga\"}".to_owned(), 0.0),
+        ("musher_log_waiting".to_owned(), 0.0),
         ("musher_events_total{event=\"StartBegan\",kind=\"102\"}".to_owned(), 1.0),
         ("musher_events_total{event=\"ReportAnomalous\",kind=\"107\"}".to_owned(), 0.0),
     ] {
         assert_eq!(samples.get(&sample).copied(), Some(value), "{sample}");
     }
+    assert!(samples["musher_reports_total{outcome=\"accepted\"}"] > 0.0, "sleds report");
+    assert!(samples["musher_log_sync_seconds_count"] > 0.0, "what is durable was synced");
     #[expect(clippy::cast_precision_loss, reason = "positions of a test are small")]
     let durable = stack.durable() as f64;
     assert_eq!(samples.get("musher_log_durable_position").copied(), Some(durable));

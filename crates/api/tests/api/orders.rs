@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sim_sled::machine::Mode;
 use std::time::Duration;
 
-const OTHER: (u16, &str, &str) =
+pub const OTHER: (u16, &str, &str) =
     (400, "InvalidRequest", "header idempotency-key: this key was used for another request; use a fresh one");
 
 /// The keys of an object, in order.
@@ -23,7 +23,7 @@ fn is_quiet(model: &ReadModel) -> bool {
         && model.sagas(Among::UnderWay, Order::Ascending, None, 1).rows.is_empty()
 }
 
-fn same(a: &Answer, b: &Answer) {
+pub fn same(a: &Answer, b: &Answer) {
     assert_eq!((a.status, &a.body), (b.status, &b.body));
     for name in ["x-request-id", "x-log-position"] {
         assert_eq!(a.headers[name], b.headers[name], "{name}");

@@ -178,10 +178,15 @@ impl Stage {
             Verb::Reboot => Ask::Reboot,
             Verb::Migrate { to } => Ask::Migrate { to: to.map(names::sled) },
             Verb::CancelMigration => Ask::CancelMigration,
-            Verb::CancelSaga => {
+            Verb::CancelSaga | Verb::PauseSaga | Verb::ResumeSaga | Verb::RetrySaga => {
                 let state = control.instance(id).await?;
                 let saga = state.saga.as_ref().map_or(names::saga(request.instance, 0), |saga| saga.id);
-                Ask::CancelSaga { saga }
+                match request.verb {
+                    Verb::PauseSaga => Ask::PauseSaga { saga },
+                    Verb::ResumeSaga => Ask::ResumeSaga { saga },
+                    Verb::RetrySaga => Ask::RetrySaga { saga },
+                    _ => Ask::CancelSaga { saga },
+                }
             }
             // Nobody vouches here: between a look at the sleds and the command a restart may begin.
             Verb::ForceStop { .. } => {

@@ -116,6 +116,9 @@ const fn command_name(command: &Command) -> &'static str {
         Command::Migrate { .. } => "migrate",
         Command::CancelMigration => "cancel_migration",
         Command::CancelSaga { .. } => "cancel_saga",
+        Command::PauseSaga { .. } => "pause_saga",
+        Command::ResumeSaga { .. } => "resume_saga",
+        Command::RetrySaga { .. } => "retry_saga",
         Command::ForceStop { .. } | Command::ForceStopOf { .. } => "force_stop",
         Command::Update { .. } => "update",
     }

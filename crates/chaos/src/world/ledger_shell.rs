@@ -132,6 +132,9 @@ impl World {
             ("migrate", _) => Command::Migrate { grant: None },
             ("cancel_migration", _) => Command::CancelMigration,
             ("cancel_saga", _) => Command::CancelSaga { saga: self.saga_of(id) },
+            ("pause_saga", _) => Command::PauseSaga { saga: self.saga_of(id) },
+            ("resume_saga", _) => Command::ResumeSaga { saga: self.saga_of(id) },
+            ("retry_saga", _) => Command::RetrySaga { saga: self.saga_of(id) },
             ("force_stop", Verb::ForceStop { assert_dead }) => {
                 let assert_dead = assert_dead && (self.lies_about_dead() || self.is_dead_in_truth(id));
                 Command::ForceStop { assert_dead, reason: "the scenario wants it so".to_owned() }

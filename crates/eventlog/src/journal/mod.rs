@@ -396,7 +396,12 @@ impl Log for Journal {
 
     fn stats(&self) -> LogStats {
         let view = self.shared.view();
-        LogStats { durable: view.durable, segments: self.shared.catalog.len(), ..view.stats.clone() }
+        LogStats {
+            durable: view.durable,
+            segments: self.shared.catalog.len(),
+            waiting: self.shared.queue.waiting(),
+            ..view.stats.clone()
+        }
     }
 
     fn refusal(&self) -> Option<Unavailable> {

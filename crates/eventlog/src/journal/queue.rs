@@ -73,6 +73,11 @@ impl Queue {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.state().waiting.len() as u64
+    }
+
     /// Adds a request, or says why not.
     pub(crate) fn push(&self, request: Request) -> Result<(), Unavailable> {
         let mut state = self.state();

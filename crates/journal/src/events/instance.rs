@@ -1,8 +1,8 @@
 //! Stored layouts of the events of `instance/<id>`.
 
 use super::shared::{
-    AddressV1, ArchiveFileV1, CancelReasonV1, EvidenceV1, FailureReasonV1, InstanceSpecV2, IntentV1,
-    OriginV1, ShortageV1, SizeV1, SpecChangeV1, StepV1, UnwindReasonV1, UpdateV1, VmmReportV1,
+    AddressV1, ArchiveFileV1, CancelReasonV1, EvidenceV1, FailureReasonV1, InstanceSpecV2, IntentV1, OriginV1,
+    PauseCauseV1, ShortageV1, SizeV1, SpecChangeV1, StepV1, UnwindReasonV1, UpdateV1, VmmReportV1,
 };
 use crate::frozen::{Id, stored_events};
 use lifecycle::InstanceEvent;
@@ -57,5 +57,8 @@ stored_events! {
         (121, 1) ForceStopRequested as ForceStopRequestedV1 { assert_dead: bool, reason: String };
         (122, 1) Reconfigured as ReconfiguredV1 { change: Box<SpecChangeV1> };
         (123, 1) Archived as ArchivedV1 (file: ArchiveFileV1);
+        (130, 1) SagaPaused as SagaPausedV1 { saga: Id, step: StepV1, cause: PauseCauseV1 };
+        (131, 1) SagaResumed as SagaResumedV1 { saga: Id };
+        (132, 1) SagaRetried as SagaRetriedV1 { saga: Id, step: StepV1 };
     }
 }

@@ -4,7 +4,7 @@
 use crate::frozen::{Id, mirror};
 use lifecycle::event::Update;
 use lifecycle::input::{Refusal, SideReport, VmmReport};
-use lifecycle::instance::{Intent, UnwindReason};
+use lifecycle::instance::{Intent, PauseCause, UnwindReason};
 use lifecycle::migration::{CancelReason, SideState};
 use lifecycle::quota::QuotaResource;
 use lifecycle::rejected::SledUnfit;
@@ -71,6 +71,10 @@ mirror! {
         Commit = 9,
         MigrationTarget = 10,
     }
+}
+
+mirror! {
+    enum PauseCauseV1 for PauseCause { Requested = 1, Failures { count: u32 } = 2 }
 }
 
 mirror! {

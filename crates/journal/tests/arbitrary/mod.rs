@@ -9,7 +9,7 @@ use crate::examples::{
 use journal::Event;
 use lifecycle::event::Update;
 use lifecycle::input::{MigrateGrant, SideReport, StartGrant, VmmReport};
-use lifecycle::instance::UnwindReason;
+use lifecycle::instance::{PauseCause, UnwindReason};
 use lifecycle::{
     Address, ArchiveFile, AutoRestartPolicy, BootId, Command, DeadlineKind, Effect, EffectResult, Generation,
     GroupId, Input, InstanceEvent, InstanceId, InstanceSpec, LeaseEpoch, MigrationId, OpId, ProjectEvent,
@@ -174,6 +174,12 @@ fn saga_event() -> impl Strategy<Value = InstanceEvent> {
         (id(SagaId::new), step(), unwind_reason(), prop::collection::vec(step(), 0..12))
             .prop_map(|(saga, step, reason, undone)| E::SagaUnwound { saga, step, reason, undone }),
         (id(SagaId::new), any::<bool>()).prop_map(|(saga, done)| E::SagaEnded { saga, done }),
+        (id(SagaId::new), step(), option::of(any::<u32>())).prop_map(|(saga, step, count)| {
+            let cause = count.map_or(PauseCause::Requested, |count| PauseCause::Failures { count });
+            E::SagaPaused { saga, step, cause }
+        }),
+        id(SagaId::new).prop_map(|saga| E::SagaResumed { saga }),
+        (id(SagaId::new), step()).prop_map(|(saga, step)| E::SagaRetried { saga, step }),
     ]
 }
 
@@ -339,6 +345,9 @@ fn command() -> impl Strategy<Value = Command> {
         option::of(migrate_grant()).prop_map(|grant| Command::Migrate { grant }),
         Just(Command::CancelMigration),
         id(SagaId::new).prop_map(|saga| Command::CancelSaga { saga }),
+        id(SagaId::new).prop_map(|saga| Command::PauseSaga { saga }),
+        id(SagaId::new).prop_map(|saga| Command::ResumeSaga { saga }),
+        id(SagaId::new).prop_map(|saga| Command::RetrySaga { saga }),
         (any::<bool>(), text()).prop_map(|(assert_dead, reason)| Command::ForceStop { assert_dead, reason }),
         (id(VmmId::new), any::<bool>(), text()).prop_map(|(vmm, assert_dead, reason)| Command::ForceStopOf {
             vmm,
@@ -382,6 +391,7 @@ pub fn input() -> impl Strategy<Value = Input> {
         (id(VmmId::new), any::<u64>(), select(&EVIDENCES[..]))
             .prop_map(|(vmm, asked_at, evidence)| Input::Absent { vmm, asked_at, evidence }),
         deadline().prop_map(Input::Deadline),
+        (effect(), any::<u32>()).prop_map(|(effect, failures)| Input::StepFailed { effect, failures }),
         prop_oneof![grant().prop_map(Ok), shortage().prop_map(Err)].prop_map(Input::Restart),
         Just(Input::Reconsider),
         archive_file().prop_map(Input::Archived),

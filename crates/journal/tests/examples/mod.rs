@@ -7,7 +7,7 @@
 use journal::Event;
 use lifecycle::event::Update;
 use lifecycle::input::{MigrateGrant, Refusal, SideReport, StartGrant, VmmReport};
-use lifecycle::instance::{Intent, UnwindReason};
+use lifecycle::instance::{Intent, PauseCause, UnwindReason};
 use lifecycle::migration::{CancelReason, SideState};
 use lifecycle::quota::QuotaResource;
 use lifecycle::rejected::SledUnfit;
@@ -266,6 +266,10 @@ fn instance_events() -> Vec<InstanceEvent> {
         reason,
         undone: vec![Step::Register, Step::Network, Step::Allocate, Step::Reserve],
     }));
+    let causes = [PauseCause::Requested, PauseCause::Failures { count: 5 }];
+    events.extend(causes.map(|cause| E::SagaPaused { saga: saga(), step: Step::Register, cause }));
+    events.push(E::SagaResumed { saga: saga() });
+    events.push(E::SagaRetried { saga: saga(), step: Step::SetRunning });
     events.extend([true, false].map(|done| E::SagaEnded { saga: saga(), done }));
     events.extend(reports().into_iter().map(|report| E::VmmReported { vmm: vmm(), report }));
     events.extend(reports().into_iter().map(|report| E::ReportAnomalous { vmm: vmm(), report }));
@@ -394,6 +398,9 @@ fn commands() -> Vec<(&'static str, Command)> {
         ("Migrate", Command::Migrate { grant: Some(migrate_grant()) }),
         ("CancelMigration", Command::CancelMigration),
         ("CancelSaga", Command::CancelSaga { saga: saga() }),
+        ("PauseSaga", Command::PauseSaga { saga: saga() }),
+        ("ResumeSaga", Command::ResumeSaga { saga: saga() }),
+        ("RetrySaga", Command::RetrySaga { saga: saga() }),
         ("ForceStop", Command::ForceStop { assert_dead: true, reason: "it hangs".to_owned() }),
         (
             "ForceStopOf",
@@ -440,6 +447,8 @@ pub fn inputs() -> Vec<(&'static str, Input)> {
         DeadlineKind::Restart,
     ];
     inputs.extend(deadlines.map(|kind| ("Deadline", Input::Deadline(kind))));
+    let effect = Effect::Register { vmm, sled };
+    inputs.push(("StepFailed", Input::StepFailed { effect, failures: 5 }));
     inputs.push(("Reconsider", Input::Reconsider));
     inputs.push(("Archived", Input::Archived(archive_file())));
     inputs.push(("Restart", Input::Restart(Ok(grant()))));

@@ -5,7 +5,7 @@ use crate::action::{Action, Permit, permit};
 use crate::event::InstanceEvent;
 use crate::ids::{InstanceId, SagaId, VmmId};
 use crate::input::{Command, MigrateGrant, StartGrant};
-use crate::instance::{Instance, Intent, UnwindReason};
+use crate::instance::{Instance, Intent, PauseCause, SagaProgress, UnwindReason};
 use crate::migration::{CancelReason, Outcome};
 use crate::rejected::{Rejected, Shortage};
 use crate::restart::is_wanted;
@@ -36,6 +36,9 @@ pub(super) fn events(
         | Command::Migrate { .. } => return act(state, command, policy),
         Command::CancelMigration => cancel_migration(state)?,
         Command::CancelSaga { saga } => cancel_saga(state, *saga)?,
+        Command::PauseSaga { saga } => pause_saga(state, *saga)?,
+        Command::ResumeSaga { saga } => resume_saga(state, *saga)?,
+        Command::RetrySaga { saga } => retry_saga(state, *saga)?,
         Command::ForceStop { assert_dead, reason } => force_stop(state, None, *assert_dead, reason)?,
         Command::ForceStopOf { vmm, assert_dead, reason } => {
             force_stop_of(state, *vmm, *assert_dead, reason)?
@@ -152,8 +155,32 @@ fn cancel_migration(state: &Instance) -> Result<Vec<InstanceEvent>, Rejected> {
     Ok(vec![InstanceEvent::MigrationCancelled { migration: migration.id, reason }])
 }
 
+fn saga_under_way(state: &Instance, id: SagaId) -> Result<&SagaProgress, Rejected> {
+    state.saga.as_ref().filter(|saga| saga.id == id).ok_or(Rejected::NoSuchSaga(id))
+}
+
+/// What is paused already is; what goes on already does.
+fn pause_saga(state: &Instance, id: SagaId) -> Result<Vec<InstanceEvent>, Rejected> {
+    let saga = saga_under_way(state, id)?;
+    let paused = InstanceEvent::SagaPaused { saga: id, step: saga.step, cause: PauseCause::Requested };
+    Ok(if saga.pause.is_none() { vec![paused] } else { Vec::new() })
+}
+
+fn resume_saga(state: &Instance, id: SagaId) -> Result<Vec<InstanceEvent>, Rejected> {
+    let saga = saga_under_way(state, id)?;
+    Ok(if saga.pause.is_some() { vec![InstanceEvent::SagaResumed { saga: id }] } else { Vec::new() })
+}
+
+fn retry_saga(state: &Instance, id: SagaId) -> Result<Vec<InstanceEvent>, Rejected> {
+    let saga = saga_under_way(state, id)?;
+    Ok(vec![match saga.pause {
+        Some(_) => InstanceEvent::SagaResumed { saga: id },
+        None => InstanceEvent::SagaRetried { saga: id, step: saga.step },
+    }])
+}
+
 fn cancel_saga(state: &Instance, id: SagaId) -> Result<Vec<InstanceEvent>, Rejected> {
-    let saga = state.saga.as_ref().filter(|saga| saga.id == id).ok_or(Rejected::NoSuchSaga(id))?;
+    let saga = saga_under_way(state, id)?;
     match saga.kind {
         SagaKind::Migrate => cancel_migration(state),
         _ if is_before_return(saga.kind, saga.step) => Ok(vec![unwound(saga, UnwindReason::Cancelled)]),

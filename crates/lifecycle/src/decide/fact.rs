@@ -1,12 +1,12 @@
 //! Facts and answers: what sleds say of their VMMs, how they answer effects, and what the passing of time
 //! makes of it.
 
-use super::unwound;
-use crate::effects::{DeadlineKind, Effect};
+use super::{Policy, unwound};
+use crate::effects::{DeadlineKind, Effect, effects};
 use crate::event::InstanceEvent;
 use crate::ids::{OpId, SagaId, SledId, VmmId};
 use crate::input::{EffectResult, Refusal, SideReport, VmmReport};
-use crate::instance::{Instance, UnwindReason};
+use crate::instance::{Instance, PauseCause, UnwindReason};
 use crate::migration::{CancelReason, Migration, Outcome};
 use crate::rejected::Rejected;
 use crate::saga::{SagaKind, Step, is_before_return};
@@ -199,6 +199,28 @@ pub(super) fn absent_events(
     if is_proof { gone_events(state, id, evidence) } else { Vec::new() }
 }
 
+/// A step that has failed so often that somebody should look is held. Only what brings the saga forward counts:
+/// what takes something back, or ends a guest, is sent until it acts.
+pub(super) fn step_failed_events(
+    state: &Instance,
+    effect: Effect,
+    failures: u32,
+    policy: &Policy,
+) -> Vec<InstanceEvent> {
+    let is_forward = matches!(
+        effect,
+        Effect::Register { .. } | Effect::SetRunning { .. } | Effect::MigrationTarget { .. }
+    );
+    let is_enough = policy.pause_after_failures.is_some_and(|most| failures >= most.get());
+    match &state.saga {
+        Some(saga) if is_forward && is_enough && effects(state).contains(&effect) => {
+            let cause = PauseCause::Failures { count: failures };
+            vec![InstanceEvent::SagaPaused { saga: saga.id, step: saga.step, cause }]
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// A deadline that has been overtaken changes nothing.
 pub(super) fn deadline_events(state: &Instance, kind: DeadlineKind) -> Vec<InstanceEvent> {
     let linked = |id| state.linked_migration().filter(|migration| migration.id == id);
@@ -217,7 +239,7 @@ pub(super) fn deadline_events(state: &Instance, kind: DeadlineKind) -> Vec<Insta
 }
 
 fn saga_deadline_events(state: &Instance, id: SagaId) -> Vec<InstanceEvent> {
-    let Some(saga) = state.saga.as_ref().filter(|saga| saga.id == id) else {
+    let Some(saga) = state.saga.as_ref().filter(|saga| saga.id == id && saga.pause.is_none()) else {
         return Vec::new();
     };
     if is_before_return(saga.kind, saga.step) {

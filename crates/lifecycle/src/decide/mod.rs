@@ -28,6 +28,7 @@ use crate::restart::{RestartPolicy, restart_due};
 use crate::saga::{Origin, undone_from};
 use crate::spec::Size;
 use crate::time::{Span, Timestamp};
+use std::num::NonZeroU32;
 
 /// Limits that decisions use; from the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +39,9 @@ pub struct Policy {
     pub migrate_deadline: Span,
     /// Bounds on automatic restarts.
     pub restart: RestartPolicy,
+    /// How often in a row a saga's step may fail before the saga is paused; none means as often as its deadline
+    /// allows.
+    pub pause_after_failures: Option<NonZeroU32>,
 }
 
 impl Default for Policy {
@@ -46,6 +50,7 @@ impl Default for Policy {
             start_deadline: Span::from_secs(120),
             migrate_deadline: Span::from_secs(60),
             restart: RestartPolicy::default(),
+            pause_after_failures: None,
         }
     }
 }
@@ -105,6 +110,9 @@ pub fn decide(state: Option<&Instance>, input: &Input, policy: &Policy) -> Resul
         }
         (Some(state), Input::Outcome { effect, result }) => {
             Decision::Events(fact::outcome_events(state, *effect, result))
+        }
+        (Some(state), Input::StepFailed { effect, failures }) => {
+            Decision::Events(fact::step_failed_events(state, *effect, *failures, policy))
         }
         (Some(state), Input::Gone { vmm, evidence }) => {
             Decision::Events(fact::gone_events(state, *vmm, *evidence))

@@ -11,7 +11,9 @@ use crate::vmm::{Evidence, FailureReason, Vmm, VmmState};
 /// The next thing that follows from the state itself; none if it is at rest.
 pub fn settle(state: &Instance) -> Option<InstanceEvent> {
     confirm(state)
-        .or_else(|| state.saga.as_ref().and_then(|saga| advance(state, saga)))
+        .or_else(|| {
+            state.saga.as_ref().and_then(|saga| advance(state, saga).filter(|next| may_follow(saga, next)))
+        })
         .or_else(|| update(state).map(InstanceEvent::Updated))
         .or_else(|| reap(state))
 }
@@ -38,6 +40,11 @@ fn advance(state: &Instance, saga: &SagaProgress) -> Option<InstanceEvent> {
             unreachable!("a saga of one append is never under way")
         }
     }
+}
+
+/// A saga that is paused takes no further step. What its VMMs do, and what its user wants, still ends it.
+fn may_follow(saga: &SagaProgress, next: &InstanceEvent) -> bool {
+    saga.pause.is_none() || !matches!(next, InstanceEvent::SagaAdvanced { .. })
 }
 
 fn step_to(saga: &SagaProgress, step: Step) -> InstanceEvent {

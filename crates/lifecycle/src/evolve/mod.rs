@@ -10,7 +10,8 @@ use crate::event::{EventMeta, InstanceEvent, Update};
 use crate::ids::{MigrationId, SledId, VmmId};
 use crate::input::{SideReport, VmmReport};
 use crate::instance::{
-    DesiredNetwork, FoldHead, Instance, Intent, RebootOrder, Restarts, StopOrder, Trouble, TroubleCause,
+    DesiredNetwork, FoldHead, Instance, Intent, Pause, RebootOrder, Restarts, StopOrder, Trouble,
+    TroubleCause,
 };
 use crate::migration::{Migration, Outcome, SideState};
 use crate::saga::Origin;
@@ -107,10 +108,14 @@ fn apply(state: &mut Instance, event: &InstanceEvent, meta: EventMeta) {
         InstanceEvent::SagaUnwound { saga, step, reason, undone } => {
             saga::saga_unwound(state, *saga, *step, *reason, undone, meta);
         }
-        InstanceEvent::SagaEnded { saga, .. } => {
-            let ended = state.saga.take().expect("a saga ends once");
-            assert!(ended.id == *saga, "only the saga under way ends");
+        InstanceEvent::SagaPaused { saga, cause, .. } => {
+            saga::saga_paused(state, *saga, Pause { since: meta.time, cause: *cause });
         }
+        InstanceEvent::SagaResumed { saga } => saga::saga_resumed(state, *saga, meta),
+        InstanceEvent::SagaRetried { saga, .. } => {
+            assert!(state.saga.as_ref().is_some_and(|under_way| under_way.id == *saga), "it is under way");
+        }
+        InstanceEvent::SagaEnded { saga, .. } => saga::saga_ended(state, *saga, meta),
         InstanceEvent::VmmReported { vmm, report } => vmm_reported(state, *vmm, report, meta),
         InstanceEvent::ReportAnomalous { vmm, .. } => {
             let vmm = vmm_mut(state, *vmm);

@@ -3,7 +3,7 @@
 use super::{migration_mut, point_network, vmm_mut};
 use crate::event::{EventMeta, InstanceEvent};
 use crate::ids::{Generation, SagaId, SledId, VmmId};
-use crate::instance::{Instance, Intent, SagaProgress, Trouble, TroubleCause, UnwindReason};
+use crate::instance::{Instance, Intent, Pause, SagaProgress, Trouble, TroubleCause, UnwindReason};
 use crate::migration::{MIGRATIONS_MAX, Migration, Side, SideState};
 use crate::saga::{Origin, SagaKind, Step};
 use crate::spec::Size;
@@ -40,6 +40,8 @@ pub(super) fn start_began(state: &mut Instance, event: &InstanceEvent, meta: Eve
         started: meta.time,
         step_started: meta.time,
         deadline: *deadline,
+        deadline_from: meta.time,
+        pause: None,
     });
 }
 
@@ -85,6 +87,7 @@ pub(super) fn migrate_began(state: &mut Instance, event: &InstanceEvent, meta: E
         target: side(*vmm),
         started: meta.time,
         deadline: *deadline,
+        deadline_from: meta.time,
         cancelled: None,
         undecided_since: None,
         is_given_up: false,
@@ -103,6 +106,8 @@ pub(super) fn migrate_began(state: &mut Instance, event: &InstanceEvent, meta: E
         started: meta.time,
         step_started: meta.time,
         deadline: *deadline,
+        deadline_from: meta.time,
+        pause: None,
     });
 }
 
@@ -132,6 +137,37 @@ pub(super) fn saga_advanced(state: &mut Instance, id: SagaId, step: Step, meta: 
         Step::Register => vmm.register_may_be_sent = true,
         Step::SetRunning | Step::MigrationTarget => vmm.run_may_be_sent = true,
         _ => {}
+    }
+}
+
+pub(super) fn saga_paused(state: &mut Instance, id: SagaId, pause: Pause) {
+    let saga = under_way(state, id);
+    assert!(saga.pause.is_none(), "a saga is paused once at a time");
+    saga.pause = Some(pause);
+}
+
+/// The time that it was held does not count: saga and migration have all of their time again.
+pub(super) fn saga_resumed(state: &mut Instance, id: SagaId, meta: EventMeta) {
+    let saga = under_way(state, id);
+    assert!(saga.pause.take().is_some(), "only a paused saga is resumed");
+    saga.deadline_from = meta.time;
+    if let Some(linked) = state.migration {
+        migration_mut(state, linked).deadline_from = meta.time;
+    }
+}
+
+fn under_way(state: &mut Instance, id: SagaId) -> &mut SagaProgress {
+    let saga = state.saga.as_mut().expect("only a saga under way is paused or goes on");
+    assert!(saga.id == id, "a pause names the saga under way");
+    saga
+}
+
+/// Its sides may have ended it while it was paused: from here on its migration counts for itself.
+pub(super) fn saga_ended(state: &mut Instance, id: SagaId, meta: EventMeta) {
+    let ended = state.saga.take().expect("a saga ends once");
+    assert!(ended.id == id, "only the saga under way ends");
+    if let Some(linked) = state.migration.filter(|_| ended.pause.is_some()) {
+        migration_mut(state, linked).deadline_from = meta.time;
     }
 }
 

@@ -63,6 +63,9 @@ impl Ledger {
             | InstanceEvent::Reconfigured { .. }
             | InstanceEvent::SagaAdvanced { .. }
             | InstanceEvent::SagaUnwound { .. }
+            | InstanceEvent::SagaPaused { .. }
+            | InstanceEvent::SagaResumed { .. }
+            | InstanceEvent::SagaRetried { .. }
             | InstanceEvent::SagaEnded { .. }
             | InstanceEvent::ReportAnomalous { .. }
             | InstanceEvent::VmmFailed { .. }

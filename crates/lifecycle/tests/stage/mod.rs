@@ -25,7 +25,9 @@ pub struct Stage {
     pub book: NetworkBook,
     /// Microseconds that pass between two events.
     pub tick: u64,
-    minted: u128,
+    /// Limits that its decisions use.
+    pub policy: Policy,
+    pub minted: u128,
 }
 
 pub fn sled(n: usize) -> SledId {
@@ -84,7 +86,7 @@ impl Stage {
 
     /// Decides, folds, checks. Answers the events of the append.
     pub fn give(&mut self, input: Input) -> Result<Vec<InstanceEvent>, Rejected> {
-        let events = match decide(self.state.as_ref(), &input, &Policy::default())? {
+        let events = match decide(self.state.as_ref(), &input, &self.policy)? {
             Decision::Events(events) => events,
             Decision::AskForRoom(wanted) => {
                 let grant = self.grant(0);

@@ -13,6 +13,7 @@ mod states;
 #[cfg(test)]
 mod tests;
 
+pub use crate::summary::paused_because;
 use crate::time;
 use lifecycle::instance::{Trouble, TroubleCause};
 use lifecycle::{
@@ -178,6 +179,24 @@ pub struct Next {
     /// At what time, if the outcome is that of a deadline.
     #[serde(serialize_with = "time::serialize_some")]
     pub at: Option<Timestamp>,
+}
+
+impl Explanation {
+    /// The same of an instance that is quarantined: nothing of what is under way goes on, and only an operator can
+    /// change that.
+    #[must_use]
+    pub fn quarantined(mut self, why: &str) -> Self {
+        self.because.insert(0, format!("it is quarantined, and what follows is what was last known: {why}"));
+        self.owner = Owner::Nobody;
+        self.waits.clear();
+        let next = |when: &str, then: &str| Next { when: when.to_owned(), then: then.to_owned(), at: None };
+        self.next = vec![
+            next("its part of the log is brought back, and the daemon restarted", "it goes on where it was"),
+            next("nobody does anything", "commands to it are refused; its guest is left alone"),
+        ];
+        self.can = ["musher log stats", "musher doctor"].map(str::to_owned).into();
+        self
+    }
 }
 
 /// Explains an instance.

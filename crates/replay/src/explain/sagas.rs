@@ -1,6 +1,7 @@
 //! Sagas and migrations: which step, whom it waits for, what each outcome leads to.
 
 use super::{Owner, Writer};
+use crate::summary::paused_because;
 use lifecycle::instance::SagaProgress;
 use lifecycle::migration::{Migration, Outcome};
 use lifecycle::saga::{SagaKind, definition};
@@ -21,6 +22,11 @@ impl Writer<'_> {
             does: steps[place].name,
             since: saga.step_started,
         };
+        if let Some(pause) = saga.pause {
+            let (since, why) = (crate::time::rfc3339(pause.since), paused_because(pause.cause));
+            self.because(format!("its saga is paused since {since}, because {why}: nothing is sent for it"));
+            self.then("somebody resumes it", "its step is sent again, and it has all of its time again");
+        }
         let origin = match (saga.kind, saga.origin) {
             (SagaKind::Migrate, _) => "somebody asked for a migration, or its sled drains",
             (_, Origin::User) => "somebody asked for a start",
@@ -63,6 +69,10 @@ impl Writer<'_> {
             };
             self.at(at, "it has not come so far by then", then);
         }
+        let verbs: &[&str] = if saga.pause.is_some() { &["resume"] } else { &["retry", "pause"] };
+        for verb in verbs {
+            self.found.can.push(format!("musher saga {verb} {}", saga.id));
+        }
         if lifecycle::saga::is_before_return(saga.kind, saga.step) {
             self.found.can.push(format!("musher saga cancel {}", saga.id));
         }
@@ -75,6 +85,9 @@ impl Writer<'_> {
             self.wait(other, "to confirm that an earlier VMM is gone: it may still run", until);
             let sled = self.sled(other);
             self.then(format!("{sled} confirms it"), "the VMM is registered");
+        } else {
+            // Only a saga that is paused stays at a fence that is open.
+            self.wait(&self.state.vmms[&saga.vmm], "to be told anything: its saga is paused", None);
         }
     }
 

@@ -12,6 +12,7 @@ use lifecycle::restart::RestartPolicy;
 use lifecycle::{InstanceId, Policy, Span};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use std::num::NonZeroU32;
 
 /// Version of what is said. A build that says another is refused by name.
 pub const PROTOCOL: u32 = 1;
@@ -85,6 +86,9 @@ pub struct Limits {
     pub restart_budget: u32,
     /// How long it must have run for the count to begin anew.
     pub restart_stable: u64,
+    /// Failures of one step in a row after which a saga is paused; 0 for never.
+    #[serde(default)]
+    pub pause_after_failures: u32,
 }
 
 /// What rules make of an append.
@@ -138,6 +142,7 @@ impl Limits {
             restart_cap: policy.restart.cap.micros(),
             restart_budget: policy.restart.budget,
             restart_stable: policy.restart.stable.micros(),
+            pause_after_failures: policy.pause_after_failures.map_or(0, NonZeroU32::get),
         }
     }
 
@@ -151,6 +156,7 @@ impl Limits {
                 budget: self.restart_budget,
                 stable: Span::from_micros(self.restart_stable),
             },
+            pause_after_failures: NonZeroU32::new(self.pause_after_failures),
         }
     }
 }
