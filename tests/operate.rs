@@ -181,7 +181,7 @@ fn limits_and_groups_are_set_and_shown() {
 fn reapers_are_listed_and_run_at_once() {
     let (_dir, data) = scratch();
     let daemon = Daemon::start(&data);
-    assert_eq!(ok(&daemon, &["timer", "list", "-o", "name"]).lines().count(), 7);
+    assert_eq!(ok(&daemon, &["timer", "list", "-o", "name"]).lines().count(), 8);
     assert_eq!(ok(&daemon, &["timer", "activate", "vmm-reaper"]), "vmm-reaper runs\n");
     let runs = || {
         let timers = json(&daemon, &["timer", "list"]);
