@@ -51,8 +51,8 @@ async fn a_renewal_is_answered_while_the_sled_is_asked_about_another_boot() {
     let (boot_id, lease_epoch) = held.unwrap();
     link.to_sled.cut(true);
     let asked = register(&stage, BootId::from_uuid(Uuid::from_u128(0xdead)));
-    let others =
-        [0xb0, 0xb1, 0xb2, 0xb3].map(|boot| register(&stage, BootId::from_uuid(Uuid::from_u128(boot))));
+    let others = [0xdea0, 0xdea1, 0xdea2, 0xdea3]
+        .map(|boot| register(&stage, BootId::from_uuid(Uuid::from_u128(boot))));
     tokio::time::sleep(Duration::from_millis(1)).await;
     let renewal = RenewLease { boot_id, lease_epoch: lease_epoch.unwrap() };
     let sled_id = SledId::from_uuid(id.uuid());

@@ -1,7 +1,7 @@
 //! Real sockets: sizes, slow clients, shutdown. On the real clock, waiting for what the server does.
 
 use crate::stack::Stack;
-use api::{ApiConfig, serve};
+use api::{ApiConfig, serve, serve_sleds};
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -103,6 +103,31 @@ async fn a_body_that_does_not_come_is_refused_in_time() {
     let half = "POST /v1/projects HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{\"name\":";
     let answer = exchange(served.address, half.as_bytes()).await;
     assert_eq!(body_of(&answer)["message"], "the request body did not arrive within 0.05 seconds");
+}
+
+#[tokio::test]
+async fn the_listener_for_sleds_takes_little_and_waits_for_nobody() {
+    let short = Duration::from_millis(50);
+    let config = ApiConfig { body_time: short, head_time: short, ..ApiConfig::default() }.for_sleds(2, 8);
+    let stack = Stack::start(0).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(serve_sleds(listener, stack.state.clone(), config, std::future::pending()));
+    // More of them than there are places: each gives its place back.
+    for _ in 0..3 {
+        let head = "POST /sleds/register HTTP/1.1\r\nhost: x\r\nconnection: close\r\n";
+        let large = format!("{head}content-length: 20000\r\n\r\n{}", " ".repeat(20_000));
+        let answer = exchange(address, large.as_bytes()).await;
+        let said = body_of(&answer)["message"].as_str().unwrap().to_owned();
+        assert_eq!(said, "request body exceeds the maximum of 16384 bytes; send a smaller one");
+        let slow = format!("{head}content-length: 100\r\n\r\n{{");
+        assert!(exchange(address, slow.as_bytes()).await.starts_with("HTTP/1.1 400 "));
+        let wide = format!("{head}x-pad: {}\r\n\r\n", "a".repeat(20 << 10));
+        assert!(exchange(address, wide.as_bytes()).await.starts_with("HTTP/1.1 431 "));
+        assert!(!exchange(address, b"POST /sleds/regi").await.starts_with("HTTP/1.1 2"));
+        assert_eq!(exchange(address, b"").await, "");
+    }
+    server.abort();
 }
 
 #[tokio::test]
