@@ -31,7 +31,7 @@ pub struct Daemon {
 }
 
 /// The daemon's program: the one that was named, or the one beside this program.
-fn program(named: Option<&Path>) -> Result<PathBuf, Failure> {
+pub fn program(named: Option<&Path>) -> Result<PathBuf, Failure> {
     if let Some(named) = named {
         return Ok(named.to_owned());
     }
