@@ -269,7 +269,7 @@ impl<'a> Model<'a> {
             }
             Ok(Found::Nowhere) => {
                 self.said =
-                    Some("nothing more is found on that side: n looks behind here, N before".to_owned())
+                    Some("nothing more is found on that side: n looks behind here, N before".to_owned());
             }
             Err(error) => self.said = Some(error.to_string()),
         }
