@@ -2,7 +2,8 @@
 //!
 //! Invariants:
 //! * what is read ends where the log was durable when it was opened: answers do not move while one looks;
-//! * one page is asked for at a time, and the daemon bounds it, so that looking costs it one slow reader.
+//! * one page is asked for at a time, and the daemon bounds it, so that looking costs it one slow reader;
+//! * it is asked for nothing at least half of the time, and on the same machine it comes first.
 
 use crate::cli::ServerArgs;
 use crate::client::{Client, ClientError};
@@ -13,10 +14,18 @@ use journal::StreamName;
 use replay::Source;
 use serde_json::Value;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 use tokio::runtime::Handle;
+use tokio::time::{Instant, sleep};
 
 /// Most records of one page: what the daemon gives at most.
 const PAGE_RECORDS: usize = 1_024;
+
+/// Longest rest after a page.
+const REST_MAX: Duration = Duration::from_millis(100);
+
+/// How far those who look stand back from those who work, of 19.
+const NICE: i32 = 15;
 
 /// A running daemon's log, up to where it was durable at opening.
 pub struct Live {
@@ -29,6 +38,8 @@ pub struct Live {
 impl Live {
     /// Asks how far the log reaches.
     pub async fn open(server: &ServerArgs) -> Result<Self, Failure> {
+        // Of this thread, which folds. Who may not stand back still looks.
+        let _ = rustix::process::nice(NICE);
         let client = Client::new(server)?;
         let stats = client.get("/ops/v1/log/stats", &[]).await?;
         let durable = stats["durable"].as_u64().ok_or_else(|| {
@@ -53,7 +64,12 @@ impl Live {
             *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
             told
         };
-        let bytes = wait(self.client.bytes("/ops/v1/log/records", query));
+        let bytes = wait(async {
+            let begun = Instant::now();
+            let bytes = self.client.bytes("/ops/v1/log/records", query).await;
+            sleep(begun.elapsed().min(REST_MAX)).await;
+            bytes
+        });
         let bytes = bytes.map_err(|error| failed(error.into()))?;
         unpack(&bytes).map_err(|error| failed(Failure::new(Exit::Unreachable, error.to_string())))
     }

@@ -31,6 +31,8 @@ pub enum What {
     Fleet(FleetOptions),
     /// Folding, looking at and verifying a long history, from an export.
     Replay(ReplayOptions),
+    /// How much writers feel of `musher replay --live` beside them.
+    Live(LiveOptions),
     /// Reads of a running daemon over HTTP: one instance, a list, and the feed of events.
     Reads(ReadsOptions),
     /// Opens a journal and tells how much memory that took. Run by `log` in a process of its own.
@@ -168,6 +170,29 @@ pub struct SledsOptions {
     pub count: u32,
     /// Instances that are started on them.
     #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub instances: u32,
+    /// The daemon's program; the one beside this program by default.
+    #[arg(long)]
+    pub musher: Option<PathBuf>,
+    /// Disk to measure: everything is written into a temporary directory in there.
+    #[arg(long, default_value = ".")]
+    pub dir: PathBuf,
+}
+
+/// How `live` measures.
+#[derive(Debug, Options)]
+pub struct LiveOptions {
+    /// Print one JSON object per line instead of tables.
+    #[arg(long)]
+    pub json: bool,
+    /// Short rounds: rougher numbers.
+    #[arg(long)]
+    pub quick: bool,
+    /// Writes per second, all writers together: well below what the daemon can take.
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub rate: u32,
+    /// Instances whose history is read.
+    #[arg(long, default_value_t = 2_000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
     pub instances: u32,
     /// The daemon's program; the one beside this program by default.
     #[arg(long)]

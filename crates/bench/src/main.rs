@@ -1,7 +1,7 @@
 //! Measurements: what a component does per second, beside what the machine gives to the plainest program that
 //! does the same work.
 //!
-//! `cargo run --release -p musher-bench -- log|recovery|transitions|sagas|reports|sleds|fleet|replay [--json] [--quick]`, or `-- reads`
+//! `cargo run --release -p musher-bench -- log|recovery|transitions|sagas|reports|sleds|fleet|live|replay [--json] [--quick]`, or `-- reads`
 //!
 //! Rates of a disk swing by half from minute to minute, ratios hold: whatever is compared runs in turns, in
 //! short rounds of one run, and the median over the rounds is what counts.
@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         What::Reports(options) => stack::reports(&options),
         What::Sleds(options) => stack::sleds(&options),
         What::Fleet(options) => stack::fleet(&options),
+        What::Live(options) => stack::run_live(&options),
         What::Replay(options) => replaying::run(&options),
         What::Reads(options) => reads::run(options),
         What::Hold { dir } => log::memory::hold(&dir),

@@ -267,7 +267,10 @@ impl<'a> Model<'a> {
                 self.said = Some(why).filter(|why| !why.is_empty());
                 self.settle();
             }
-            Ok(Found::Nowhere) => self.said = Some("nothing more is found on that side".to_owned()),
+            Ok(Found::Nowhere) => {
+                self.said =
+                    Some("nothing more is found on that side: n looks behind here, N before".to_owned());
+            }
             Err(error) => self.said = Some(error.to_string()),
         }
         self.seek.is_some()

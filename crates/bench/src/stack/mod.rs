@@ -14,6 +14,7 @@ mod daemon;
 mod fleet;
 mod herd;
 mod http;
+mod live;
 mod load;
 mod memory;
 mod reports;
@@ -22,7 +23,7 @@ mod sleds;
 mod transitions;
 
 use crate::Failure;
-use crate::args::{FleetOptions, ReportsOptions, SledsOptions, StackOptions};
+use crate::args::{FleetOptions, LiveOptions, ReportsOptions, SledsOptions, StackOptions};
 use crate::machine;
 use crate::report::Report;
 use daemon::Daemon;
@@ -103,4 +104,14 @@ pub fn run(question: Question, options: &StackOptions) -> Result<(), Failure> {
             Question::Sagas => sagas::measure(&daemon, options, plan, &mut report).await,
         }
     })
+}
+
+/// Starts a daemon, measures what its writers feel of those who look at its past, and prints.
+pub fn run_live(options: &LiveOptions) -> Result<(), Failure> {
+    let mut report = Report::new(options.json);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let scratch = tempfile::tempdir_in(&options.dir)?;
+    report.row(&machine::describe(scratch.path()));
+    let daemon = Daemon::start(options.musher.as_deref(), &scratch.path().join("data"))?;
+    runtime.block_on(live::measure(&daemon, options, &mut report))
 }
