@@ -48,6 +48,10 @@ pub struct Checked {
     pub repeated: u64,
 }
 
+/// How often it is looked whether a wish has come true: longer than the deadline of a start, which is what ends one
+/// whose sled says nothing.
+const REST_ATTEMPTS_MAX: usize = 9_000;
+
 /// Draws of one client, or of the campaign.
 pub struct Dice {
     seed: u64,
@@ -297,7 +301,7 @@ impl Client {
     async fn come_to_rest(&self, http: &reqwest::Client, url: &str) -> Result<(), Found> {
         let Some((id, wish)) = &self.instance else { return Ok(()) };
         let mut seen = None;
-        for _ in 0..ATTEMPTS_MAX {
+        for _ in 0..REST_ATTEMPTS_MAX {
             seen = look(http, url, id).await?;
             if seen.as_deref() == Some(wish) {
                 return Ok(());

@@ -56,9 +56,9 @@ impl Met {
     /// With what people read, and the least number in a thousand rounds of the sort that can meet it.
     const ALL: [(Self, &'static str, u64); 21] = [
         (Self::Kill, "killed with -9 at any moment", 300),
-        (Self::Point, "died at a named place", 150),
+        (Self::Point, "died at a named place", 80),
         (Self::PointAtStart, "died at a named place while starting", 10),
-        (Self::SledKill, "sled killed with -9", 150),
+        (Self::SledKill, "sled killed with -9", 80),
         (Self::Pause, "stopped and continued", 50),
         (Self::Second, "second daemon on the directory refused", 20),
         (Self::WriteNoSpace, "write of a batch: no space", 20),
@@ -67,13 +67,13 @@ impl Met {
         (Self::SyncNoSpace, "sync of a batch: no space", 20),
         (Self::SyncIo, "sync of a batch: I/O error", 20),
         (Self::OtherIo, "another file operation failed", 5),
-        (Self::EndedPoisoned, "ended by itself after a failed write or sync", 60),
+        (Self::EndedPoisoned, "ended by itself after a failed write or sync", 40),
         (Self::NoMoreFiles, "no more open files", 20),
         (Self::DiskFilled, "disk full under load", 500),
         (Self::StartedFull, "started on a full disk", 100),
         (Self::PutOff, "requests put off for want of space", 300),
         (Self::WentOn, "went on when there was space again", 100),
-        (Self::Settled, "settled by asking again", 1_000),
+        (Self::Settled, "settled by asking again", 500),
         (Self::Repeated, "accepted long ago, asked again, same answer", 100),
         (Self::Verified, "directory verified without a daemon", 1_000),
     ];
