@@ -14,7 +14,7 @@ use stage::Stage;
 use std::num::NonZeroU32;
 
 fn saga(stage: &Stage) -> SagaId {
-    stage.now().saga.as_ref().unwrap().id
+    stage.now().saga.as_ref().expect("a saga is under way").id
 }
 
 fn pause(stage: &mut Stage) -> Vec<InstanceEvent> {
