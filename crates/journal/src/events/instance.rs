@@ -1,8 +1,8 @@
 //! Stored layouts of the events of `instance/<id>`.
 
 use super::shared::{
-    AddressV1, ArchiveFileV1, CancelReasonV1, EvidenceV1, FailureReasonV1, InstanceSpecV2, IntentV1, OriginV1,
-    PauseCauseV1, ShortageV1, SizeV1, SpecChangeV1, StepV1, UnwindReasonV1, UpdateV1, VmmReportV1,
+    AddressV1, ArchiveFileV1, CancelReasonV1, EvidenceV1, FailureReasonV1, InstanceSpecV2, IntentV1,
+    OriginV1, PauseCauseV1, ShortageV1, SizeV1, SpecChangeV1, StepV1, UnwindReasonV1, UpdateV1, VmmReportV1,
 };
 use crate::frozen::{Id, stored_events};
 use lifecycle::InstanceEvent;
