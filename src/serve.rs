@@ -95,11 +95,16 @@ pub async fn run(args: &ServeArgs) -> Outcome {
     });
     eprintln!("stopping; nothing acknowledged is lost");
     let stage = Stage::new("requests under way");
+    let lock = Arc::clone(&daemon.lock);
     let stopped = in_time(&mut signals, &stage, async {
         doors.close().await;
         daemon.stop(&stage).await;
     });
     let stopped = stopped.await;
+    if stopped.is_err() {
+        // Whatever still writes does so under the lock, until the process is gone.
+        std::mem::forget(lock);
+    }
     ended.and(stopped)
 }
 
@@ -148,7 +153,7 @@ fn hangups() -> Result<Signal, Failure> {
 
 /// Everything that runs.
 struct Daemon {
-    _lock: StoreLock,
+    lock: Arc<StoreLock>,
     control: ControlPlane,
     projections: Projections,
     projector: tokio::task::JoinHandle<()>,
@@ -244,7 +249,7 @@ impl Daemon {
         let every = Duration::from_secs(config.log.compact_every_s);
         let upkeep = tokio::spawn(keep_small(Arc::clone(&keeper), every));
         let daemon = Self {
-            _lock: lock,
+            lock: Arc::new(lock),
             control,
             projections,
             projector,

@@ -142,7 +142,9 @@ impl Surroundings<'_> {
             Failure::new(Exit::Refused, format!("the sled's directory cannot be taken: {error}"))
                 .hint("one process per sled: give each its own --name or --data")
         })?;
-        let mut identity = Identity::take_up(dir, args.reboot, self.key.as_ref())?;
+        // Another log counts epochs of its own: only in a boot of its own is none of them taken for one of the last.
+        let is_new_boot = args.reboot || args.adopt;
+        let mut identity = Identity::take_up(dir, is_new_boot, self.key.as_ref())?;
         let listener = listen(args.listen, identity.port).await?;
         let bound = listener
             .local_addr()

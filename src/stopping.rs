@@ -1,7 +1,7 @@
 //! The end of a process that holds something: it takes its time, says what it waits for, and is never waited for in vain.
 //!
 //! Invariants:
-//! * a second signal ends it at once, and so does [`STOP_MAX`];
+//! * a second signal ends it at once, and so does [`STOP_MAX`]; one that comes right behind the first is the same;
 //! * whatever is cut off here is what `kill -9` cuts off: nothing acknowledged is lost.
 
 use crate::exit::{Exit, Failure, Outcome};
@@ -15,6 +15,9 @@ const STOP_MAX: Duration = Duration::from_secs(45);
 
 /// How often a stop says what it waits for.
 const SAY_EVERY: Duration = Duration::from_secs(5);
+
+/// Signals this soon after the first are echoes of it: a terminal and a wrapper around the process both send theirs.
+const ECHO_MAX: Duration = Duration::from_millis(500);
 
 /// What a stop waits for at present.
 pub struct Stage(watch::Sender<&'static str>);
@@ -37,7 +40,16 @@ impl Stage {
 
 /// Stops, unless another signal or the bound comes first; then says what was not waited for.
 pub async fn in_time(signals: &mut Signals, stage: &Stage, stop: impl Future<Output = ()>) -> Outcome {
-    cut_off(signals.any(), stage, stop, STOP_MAX).await
+    let began = Instant::now();
+    let again = async {
+        loop {
+            signals.any().await;
+            if began.elapsed() > ECHO_MAX {
+                return;
+            }
+        }
+    };
+    cut_off(again, stage, stop, STOP_MAX).await
 }
 
 async fn cut_off(

@@ -23,6 +23,17 @@ fn cells(count: u16) -> NonZero<u16> {
     NonZero::new(count).unwrap()
 }
 
+/// The command, whatever there is around it.
+fn program() -> CommandBuilder {
+    let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_musher"));
+    command.cwd(env!("CARGO_MANIFEST_DIR"));
+    command.env("TERM", "xterm-256color");
+    for name in ["MUSHER_SERVER", "MUSHER_TOKEN", "OXIDE_HOST", "OXIDE_TOKEN", "RUST_LOG", "NO_COLOR"] {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// A terminal with a program in it.
 struct Console {
     master: Box<dyn MasterPty + Send>,
@@ -33,9 +44,8 @@ struct Console {
 
 impl Console {
     fn start(args: &[&str], (columns, rows): (u16, u16)) -> Self {
-        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_musher"));
+        let mut command = program();
         command.args(args);
-        command.env("TERM", "xterm-256color");
         Self::run(command, (columns, rows))
     }
 
@@ -168,9 +178,8 @@ fn however_it_ends_the_terminal_is_as_it_was() {
 
 #[test]
 fn a_terminal_that_goes_away_takes_the_command_with_it() {
-    let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_musher"));
+    let mut command = program();
     command.args(["replay", "--tui", "--file", STUCK]);
-    command.env("TERM", "xterm-256color");
     let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
     let pair = native_pty_system().openpty(size).unwrap();
     let mut child = pair.slave.spawn_command(command).unwrap();

@@ -13,6 +13,7 @@
 //!
 //! A panic here ends the process: the open grants are only reproducible with every asker gone.
 
+use crate::accounts::{Accounts, COUNTING_MAX};
 use crate::env::Env;
 use crate::network::Desk;
 use eventlog::{Epoch, Position, ReadError, StreamId};
@@ -40,6 +41,8 @@ pub(crate) enum LedgerMsg {
     Fold(Vec<Folded>),
     /// A request that needs the fold to have reached a position.
     After(Position, Request),
+    /// Sleds have had their time to say what they hold.
+    Counted,
 }
 
 /// An item of the log.
@@ -170,17 +173,22 @@ impl LedgerHandle {
         }
         fold.desk.reached(fold.position.get());
         let next = fold.position.next();
+        let is_damaged = !env.log.quarantined().is_empty();
         let state = State {
             fold,
             parked: Vec::new(),
             askers: BTreeMap::new(),
             unreachable: BTreeSet::new(),
-            is_damaged: !env.log.quarantined().is_empty(),
-            accounted: BTreeSet::new(),
+            accounts: Accounts::new(is_damaged),
+            uncounted: Vec::new(),
         };
         let (actor, _) = Actor::spawn_linked(None, LedgerActor, state, parent)
             .await
             .map_err(|error| super::StartError::Actor(error.to_string()))?;
+        if is_damaged {
+            // Its handle is let go: it fires once, and an actor that is gone hears nothing.
+            drop(actor.send_after(COUNTING_MAX, || LedgerMsg::Counted));
+        }
         let following = AssertUnwindSafe(follow(Arc::clone(env), next, actor.clone())).catch_unwind();
         let env = Arc::clone(env);
         tokio::spawn(async move {
@@ -335,10 +343,10 @@ struct State {
     askers: BTreeMap<VmmId, (InstanceId, Epoch)>,
     /// Sleds that do not answer at present: placement prefers others.
     unreachable: BTreeSet<SledId>,
-    /// Whether instances have lost records: what they hold, and where, the log cannot tell.
-    is_damaged: bool,
-    /// Sleds that have said what they hold, and nothing of it is of such an instance and unknown.
-    accounted: BTreeSet<SledId>,
+    /// What sleds have said of what they hold.
+    accounts: Accounts,
+    /// Wishes for room that wait for the first sled to say what it holds.
+    uncounted: Vec<Request>,
 }
 
 impl Actor for LedgerActor {
@@ -362,6 +370,10 @@ impl Actor for LedgerActor {
             }
             LedgerMsg::After(_, request) => state.serve(request),
             LedgerMsg::Fold(items) => state.fold(items),
+            LedgerMsg::Counted => {
+                state.accounts.give_up();
+                state.serve_uncounted();
+            }
         }
         Ok(())
     }
@@ -392,11 +404,30 @@ impl State {
 
     /// Sleds on which a quarantined instance may hold room that nobody counts.
     fn shut(&self) -> BTreeSet<SledId> {
-        if !self.is_damaged {
+        if !self.accounts.is_open() {
             return BTreeSet::new();
         }
+        self.accounts.shut(self.fold.ledger().sleds().map(|sled| sled.id))
+    }
+
+    fn is_counting(&self) -> bool {
+        if !self.accounts.is_open() {
+            return false;
+        }
         let ledger = self.fold.ledger();
-        ledger.sleds().map(|sled| sled.id).filter(|sled| !self.accounted.contains(sled)).collect()
+        self.accounts.is_counting(ledger.sleds().map(|sled| sled.id), &self.unreachable)
+    }
+
+    fn serve_uncounted(&mut self) {
+        if self.uncounted.is_empty() || self.is_counting() {
+            return;
+        }
+        for request in std::mem::take(&mut self.uncounted) {
+            // An asker that went away meanwhile has said so before this.
+            if !matches!(&request, Request::Room { reply, .. } if reply.is_closed()) {
+                self.serve(request);
+            }
+        }
     }
 
     /// A reply that nobody waits for any more is dropped with its grant: the asker is gone, and the
@@ -406,6 +437,7 @@ impl State {
             Request::Instance { id, project, name, reply } => {
                 let _ = reply.send(self.fold.ledger().grant_instance(id, project, &name));
             }
+            Request::Room { .. } if self.is_counting() => self.uncounted.push(request),
             Request::Room { ask, epoch, reply } => {
                 let shut = self.shut();
                 let granted = self.fold.ledger().grant_room(&RoomAsk {
@@ -441,12 +473,11 @@ impl State {
             }
             Request::Reachable { sled, is_reachable: false } => {
                 self.unreachable.insert(sled);
+                self.serve_uncounted();
             }
-            Request::Accounted { sled, is_accounted: true } => {
-                self.accounted.insert(sled);
-            }
-            Request::Accounted { sled, is_accounted: false } => {
-                self.accounted.remove(&sled);
+            Request::Accounted { sled, is_accounted } => {
+                self.accounts.say(sled, is_accounted);
+                self.serve_uncounted();
             }
             Request::Look(look) => look(&self.fold.ledger()),
         }

@@ -19,6 +19,7 @@
 //! Invariants: mailboxes are bounded at the door ([`instances`] counts what waits); everything
 //! unpredictable is a field of [`env::Env`]; no actor is addressed by ractor's ids or its registry.
 
+mod accounts;
 pub mod answer;
 pub mod boards;
 pub mod control;

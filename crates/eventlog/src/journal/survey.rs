@@ -128,6 +128,24 @@ pub(crate) fn survey(files: &dyn Files, dir: &Path, expect: Option<StoreId>) -> 
     Ok(found)
 }
 
+/// The name of a segment in a directory that starts at `from` or behind it, if there is one.
+pub(crate) fn segment_from(
+    files: &dyn Files,
+    dir: &Path,
+    from: Position,
+) -> Result<Option<String>, OpenError> {
+    let names = match files.list(dir) {
+        Ok(names) => names,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(OpenError::io("listing", dir, source)),
+    };
+    let starts_there = |name: &String| match classify(name) {
+        Named::Segment(first) | Named::Packed(first) => first >= from,
+        _ => false,
+    };
+    Ok(names.into_iter().find(starts_there))
+}
+
 /// First positions of the store's segments in a directory that start before `before`, in order; none if there is
 /// no such directory. What else lies there is not looked at.
 pub(crate) fn segments_before(

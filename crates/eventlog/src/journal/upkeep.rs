@@ -15,7 +15,7 @@ use super::format::{
 use super::heads::HeadsCheckpoint;
 use super::packed::{pack, unpack};
 use super::scan::Scanner;
-use super::survey::{Survey, segments_before, survey};
+use super::survey::{Survey, segment_from, segments_before, survey};
 use super::window::{SCAN_BYTES, Window};
 use super::{Journal, OpenError, Shared};
 use crate::types::Position;
@@ -120,9 +120,13 @@ impl Journal {
 
     /// Reads positions before the oldest one from the segments in `archive`, which need not exist, from here on.
     /// Only the first archive attached counts; whatever is archived later goes there. Answers the first position
-    /// that can be read. Refuses another store's segments.
+    /// that can be read. Refuses another store's segments, and an archive that goes on where this journal has its
+    /// own: it is of another history, such as the one before a backup was restored.
     pub fn attach_archive(&self, archive: &Path) -> Result<Position, OpenError> {
         let shared = &self.shared;
+        if let Some(name) = segment_from(&*shared.files, archive, self.oldest())? {
+            return Err(OpenError::Foreign { path: archive.join(name) });
+        }
         attach(&*shared.files, (&shared.dir, archive), &shared.catalog, shared.store_id)
     }
 

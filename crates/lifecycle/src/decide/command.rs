@@ -200,7 +200,10 @@ fn force_stop_of(
         return Err(Rejected::OtherVmm { named: vmm, active: state.active });
     }
     let mut events = force_stop(state, Some(vmm), assert_dead, reason)?;
-    if !state.refers_to(vmm) {
+    let goes_on =
+        |other: &crate::vmm::Vmm| other.id != vmm && other.state.is_live() && state.refers_to(other.id);
+    // What the instance shall be is not changed by it where another VMM of it goes on.
+    if !state.refers_to(vmm) || state.vmms.values().any(goes_on) {
         events.retain(|event| !matches!(event, InstanceEvent::ForceStopRequested { .. }));
     }
     Ok(events)
