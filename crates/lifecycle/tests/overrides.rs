@@ -76,6 +76,24 @@ fn a_forced_stop_that_names_a_vmm_touches_no_other() {
 }
 
 #[test]
+fn a_forced_stop_of_one_side_of_a_migration_leaves_what_the_instance_shall_be_to_the_other() {
+    let mut stage = Stage::migrating();
+    let (source, target) = stage.sides();
+    stage.must(force_of(target, true));
+    assert!(!stage.now().vmms.contains_key(&target), "it is over, and vouched for");
+    assert!(stage.now().vmms[&source].state.is_live());
+    assert_eq!(stage.now().intent, Intent::Running, "the guest goes on where it was");
+
+    let mut stage = Stage::migrating();
+    let (_, target) = stage.sides();
+    stage.stop().unwrap();
+    let asked = stage.now().stop.clone();
+    assert!(asked.is_some());
+    stage.must(force_of(target, true));
+    assert_eq!(stage.now().stop, asked, "a stop that was acknowledged is still carried out");
+}
+
+#[test]
 fn only_what_is_over_is_archived_and_once() {
     let mut stage = Stage::running();
     let file = |state: &Instance| ArchiveFile {

@@ -3,7 +3,7 @@
 use super::disk::Disk;
 use super::{open_with, put, segment, small};
 use crate::conformance::shape::{append, assert_sound, claim, everything, sized_event, stream};
-use crate::journal::files::Files;
+use crate::journal::files::{Files, write_full};
 use crate::journal::format::{Named, classify};
 use crate::journal::offline::{JournalReader, verify_on};
 use crate::journal::recovery::Policy;
@@ -232,6 +232,21 @@ async fn archived_positions_are_read_where_they_are_if_the_archive_is_attached()
     let journal = open(&disk);
     assert!(journal.attach_archive(archive_dir()).unwrap() > Position::new(1));
     assert!(matches!(journal.read_all(Position::new(1), 9), Err(ReadError::Archived { .. })));
+}
+
+#[tokio::test]
+async fn an_archive_that_goes_on_where_the_journal_has_its_own_is_of_another_history() {
+    let (disk, _) = filled().await;
+    let first = firsts(&disk)[2];
+    // As after a backup was restored beside the archive of what came after it.
+    let copy = disk.create(&archive_dir().join(segment(first).file_name().unwrap())).unwrap();
+    write_full(&*copy, &disk.snapshot()[&segment(first)], 0).unwrap();
+    let attached = open(&disk).attach_archive(archive_dir());
+    assert!(matches!(attached, Err(OpenError::Foreign { .. })), "{attached:?}");
+    let journal = open(&disk);
+    disk.remove(&archive_dir().join(segment(first).file_name().unwrap())).unwrap();
+    journal.archive(Position::new(first), archive_dir()).unwrap();
+    assert_eq!(journal.attach_archive(archive_dir()).unwrap(), Position::new(1), "its own is taken");
 }
 
 #[tokio::test]
