@@ -87,7 +87,7 @@ fn a_forced_stop_of_one_side_of_a_migration_leaves_what_the_instance_shall_be_to
     let mut stage = Stage::migrating();
     let (_, target) = stage.sides();
     stage.stop().unwrap();
-    let asked = stage.now().stop.clone();
+    let asked = stage.now().stop;
     assert!(asked.is_some());
     stage.must(force_of(target, true));
     assert_eq!(stage.now().stop, asked, "a stop that was acknowledged is still carried out");
