@@ -391,7 +391,7 @@ pub fn list(out: &mut dyn Write) -> Result<Exit, CliError> {
     }
     writeln!(out, "faults")?;
     for kind in &Fault::KINDS {
-        let is_core = Fault::CORE_KINDS.contains(kind);
+        let is_core = Fault::core_kinds().any(|core| core == *kind);
         let tier = match (*kind, is_core) {
             ("pause", _) => "  (core tier)",
             (_, true) => "",

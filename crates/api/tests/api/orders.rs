@@ -4,10 +4,11 @@ use crate::refusals::NO_ID;
 use crate::stack::{Answer, Stack, new_instance, sled_id};
 use api::ApiConfig;
 use axum::http::Method;
-use lifecycle::Step;
+use lifecycle::{InstanceId, SagaId, Step};
 use projections::{Among, Order, ReadModel};
 use serde_json::{Value, json};
-use sim_sled::machine::Mode;
+use sim_sled::faults::{Fault, Faults};
+use sim_sled::machine::{Mode, RequestKind};
 use std::time::Duration;
 
 pub const OTHER: (u16, &str, &str) =
@@ -16,6 +17,19 @@ pub const OTHER: (u16, &str, &str) =
 /// The keys of an object, in order.
 fn keys(of: &Value) -> Vec<&str> {
     of.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+/// Creates and starts an instance whose sled is not reached: its start stays at its first step.
+pub async fn start_held_at_register(stack: &Stack) -> (InstanceId, SagaId) {
+    stack.misbehave(&Faults::default().always(RequestKind::Register, Fault::LoseRequest));
+    let created = stack.create("demo", "web", true).await;
+    let id = InstanceId::new(created.text("id").parse().unwrap());
+    let under_way = |model: &ReadModel| {
+        let saga = model.instance_state(id)?.saga.clone()?;
+        (saga.step == Step::Register).then_some(saga.id)
+    };
+    stack.until(|model| under_way(model).is_some()).await;
+    (id, stack.projections.read(under_way).unwrap())
 }
 
 fn is_quiet(model: &ReadModel) -> bool {
@@ -156,18 +170,7 @@ async fn a_migration_is_called_off_and_what_hangs_is_stopped_by_force() {
 async fn a_saga_is_taken_back_before_its_point_of_no_return() {
     let stack = Stack::start(1).await;
     stack.project("demo").await;
-    let faults = sim_sled::faults::Faults::default();
-    stack.misbehave(
-        &faults.always(sim_sled::machine::RequestKind::Register, sim_sled::faults::Fault::LoseRequest),
-    );
-    let created = stack.create("demo", "web", true).await;
-    let id = lifecycle::InstanceId::new(created.text("id").parse().unwrap());
-    let under_way = |model: &ReadModel| {
-        let saga = model.instance_state(id)?.saga.clone()?;
-        (saga.step == Step::Register).then_some(saga.id)
-    };
-    stack.until(|model| under_way(model).is_some()).await;
-    let saga = stack.projections.read(under_way).unwrap();
+    let (_, saga) = start_held_at_register(&stack).await;
     let path = format!("/ops/v1/sagas/{saga}/cancel");
     let cancelled = stack.post_once("back", &path, &json!({})).await;
     assert_eq!(

@@ -1,27 +1,16 @@
 //! Holding a saga at its step, letting it go on, and doing either once however often it is sent.
 
-use crate::orders::{OTHER, same};
+use crate::orders::{OTHER, same, start_held_at_register};
 use crate::refusals::NO_ID;
 use crate::stack::Stack;
-use lifecycle::Step;
-use projections::ReadModel;
 use serde_json::{Value, json};
-use sim_sled::faults::{Fault, Faults};
-use sim_sled::machine::RequestKind;
+use sim_sled::faults::Faults;
 
 #[tokio::test(start_paused = true)]
 async fn a_saga_is_paused_shown_resumed_and_retried_once_per_key() {
     let stack = Stack::start(1).await;
     stack.project("demo").await;
-    stack.misbehave(&Faults::default().always(RequestKind::Register, Fault::LoseRequest));
-    let created = stack.create("demo", "web", true).await;
-    let id = lifecycle::InstanceId::new(created.text("id").parse().unwrap());
-    let under_way = |model: &ReadModel| {
-        let saga = model.instance_state(id)?.saga.clone()?;
-        (saga.step == Step::Register).then_some(saga.id)
-    };
-    stack.until(|model| under_way(model).is_some()).await;
-    let saga = stack.projections.read(under_way).unwrap();
+    let (id, saga) = start_held_at_register(&stack).await;
     let path = |verb: &str| format!("/ops/v1/sagas/{saga}/{verb}");
     let shown = async || stack.get(&format!("/ops/v1/sagas/{saga}")).await.body;
     assert_eq!(shown().await["pause"], Value::Null);

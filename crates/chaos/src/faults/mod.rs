@@ -301,32 +301,14 @@ impl Fault {
         "pause",
     ];
 
-    /// Those of [`Self::KINDS`] that the core tier knows; the others are about actors.
-    pub const CORE_KINDS: [&'static str; 23] = [
-        "crash_at",
-        "crash_time",
-        "disk_full",
-        "io_error",
-        "disk_stall",
-        "sled_reboot",
-        "agent_restart",
-        "slow_sled",
-        "partition",
-        "drop",
-        "duplicate",
-        "reorder",
-        "delay_tail",
-        "clock_jump",
-        "duplicate_request",
-        "refuse",
-        "guest_shutdown",
-        "guest_crash",
-        "guest_hang",
-        "peer_partition",
-        "lose_answer",
-        "at_migration",
-        "pause",
-    ];
+    /// Those of [`Self::KINDS`] that are about actors.
+    const ACTOR_KINDS: [&'static str; 5] =
+        ["actor_panic", "actor_kill", "unknown_append", "client_gone", "mailbox_flood"];
+
+    /// Those of [`Self::KINDS`] that the core tier knows.
+    pub fn core_kinds() -> impl Iterator<Item = &'static str> {
+        Self::KINDS.into_iter().filter(|kind| !Self::ACTOR_KINDS.contains(kind))
+    }
 
     /// The kind's name.
     pub const fn kind(&self) -> &'static str {

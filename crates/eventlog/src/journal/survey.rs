@@ -128,44 +128,41 @@ pub(crate) fn survey(files: &dyn Files, dir: &Path, expect: Option<StoreId>) -> 
     Ok(found)
 }
 
+/// The segments that lie in a directory, by their names: where each starts, whether it is compressed, and its name.
+/// None if there is no such directory; what else lies there is not looked at.
+fn segments_in(files: &dyn Files, dir: &Path) -> Result<Vec<(Position, bool, String)>, OpenError> {
+    let names = match files.list(dir) {
+        Ok(names) => names,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(source) => return Err(OpenError::io("listing", dir, source)),
+    };
+    let segment = |name: String| match classify(&name) {
+        Named::Segment(first) => Some((first, false, name)),
+        Named::Packed(first) => Some((first, true, name)),
+        _ => None,
+    };
+    Ok(names.into_iter().filter_map(segment).collect())
+}
+
 /// The name of a segment in a directory that starts at `from` or behind it, if there is one.
 pub(crate) fn segment_from(
     files: &dyn Files,
     dir: &Path,
     from: Position,
 ) -> Result<Option<String>, OpenError> {
-    let names = match files.list(dir) {
-        Ok(names) => names,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(OpenError::io("listing", dir, source)),
-    };
-    let starts_there = |name: &String| match classify(name) {
-        Named::Segment(first) | Named::Packed(first) => first >= from,
-        _ => false,
-    };
-    Ok(names.into_iter().find(starts_there))
+    let found = segments_in(files, dir)?.into_iter().find(|(first, ..)| *first >= from);
+    Ok(found.map(|(.., name)| name))
 }
 
-/// First positions of the store's segments in a directory that start before `before`, in order; none if there is
-/// no such directory. What else lies there is not looked at.
+/// First positions of the store's segments in a directory that start before `before`, in order.
 pub(crate) fn segments_before(
     files: &dyn Files,
     dir: &Path,
     before: Position,
     store: StoreId,
 ) -> Result<Vec<Position>, OpenError> {
-    let names = match files.list(dir) {
-        Ok(names) => names,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => return Err(OpenError::io("listing", dir, source)),
-    };
     let mut firsts = Vec::new();
-    for name in names {
-        let (first, is_packed) = match classify(&name) {
-            Named::Segment(first) => (first, false),
-            Named::Packed(first) => (first, true),
-            _ => continue,
-        };
+    for (first, is_packed, name) in segments_in(files, dir)? {
         if first < before {
             let segment = read_segment(files, dir, first, name, is_packed)?;
             if segment.header.store != store {
