@@ -197,6 +197,7 @@ impl Daemon {
         let (journal, mut recovery, is_end_lost) = open_journal(config, accept_loss)?;
         archive::attach(&journal, &archive)?;
         let journal = Arc::new(journal);
+        tokio::spawn(journal.herald());
         let is_loss_accepted =
             checkpoints::judge_end(data, &journal, &mut recovery, accept_loss)? || is_end_lost;
         tell(&recovery);
