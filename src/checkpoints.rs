@@ -9,7 +9,7 @@
 use crate::config::Checkpoint as Settings;
 use crate::exit::{Exit, Failure};
 use actors::SharedFold;
-use checkpoint::{MakeError, State, advance, is_named_beyond, newest, set_beyond_aside};
+use checkpoint::{MakeError, State, advance, beyond_end, newest, set_beyond_aside};
 use eventlog::journal::{Journal, Recovery, StoreId, TailLoss};
 use eventlog::{Log, Position};
 use projections::ReadModel;
@@ -48,11 +48,7 @@ pub fn judge_end(
     let unreadable = |error: std::io::Error| {
         Failure::new(Exit::Refused, format!("the checkpoints in {} cannot be listed: {error}", dir.display()))
     };
-    // Reading them all is left to the start that is in doubt.
-    if !is_named_beyond(&dir, durable).map_err(unreadable)? {
-        return Ok(false);
-    }
-    let Some(known) = newest(&dir, journal.store_id(), journal).beyond_end() else {
+    let Some(known) = beyond_end(&dir, journal.store_id(), durable).map_err(unreadable)? else {
         return Ok(false);
     };
     if !is_accepted {

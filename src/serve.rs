@@ -158,6 +158,7 @@ struct Daemon {
     projections: Projections,
     projector: tokio::task::JoinHandle<()>,
     indexer: tokio::task::JoinHandle<()>,
+    cache: Option<Arc<dyn Cache>>,
     sleds: Vec<EmbeddedSled>,
     ready: Arc<Readiness>,
     fatal: Fatal,
@@ -197,6 +198,7 @@ impl Daemon {
         let (journal, mut recovery, is_end_lost) = open_journal(config, accept_loss)?;
         archive::attach(&journal, &archive)?;
         let journal = Arc::new(journal);
+        tokio::spawn(journal.herald());
         let is_loss_accepted =
             checkpoints::judge_end(data, &journal, &mut recovery, accept_loss)? || is_end_lost;
         tell(&recovery);
@@ -224,8 +226,8 @@ impl Daemon {
             checkpoints::forget_lost_end(data, recovery.durable);
         }
         let (projections, projector) = match model {
-            Some(model) => projections::spawn_from(Arc::clone(&log), cache, model),
-            None => projections::spawn(Arc::clone(&log), cache),
+            Some(model) => projections::spawn_from(Arc::clone(&log), cache.clone(), model),
+            None => projections::spawn(Arc::clone(&log), cache.clone()),
         };
         let sleds = embedded_sleds(config, store, &control, &switchboard)?;
         first_project(&control, store).await?;
@@ -254,6 +256,7 @@ impl Daemon {
             projections,
             projector,
             indexer,
+            cache,
             sleds,
             ready,
             fatal,
@@ -326,6 +329,10 @@ impl Daemon {
         // Both end with the log, after bringing the cache up to date.
         let _ = self.projector.await;
         let _ = self.indexer.await;
+        // The daemon may end before the last of those who hold the cache has let go of it.
+        if let Some(Err(error)) = self.cache.as_ref().map(|cache| cache.flush()) {
+            tracing::warn!(%error, "the cache was not written out; what is missing is built again from the log");
+        }
         // Last, because nothing needs it: without it the next start only takes longer.
         stage.enter("a last checkpoint");
         if let Some(maker) = self.maker

@@ -50,18 +50,6 @@ pub struct Found {
     pub refused: Vec<(PathBuf, Unusable)>,
 }
 
-impl Found {
-    /// The last position that a whole checkpoint of this store says was durable, if the log ends before it: the log
-    /// has lost its end.
-    pub fn beyond_end(&self) -> Option<Position> {
-        let beyond = self.refused.iter().filter_map(|(_, why)| match why {
-            Unusable::BeyondEnd { position, .. } => Some(*position),
-            _ => None,
-        });
-        beyond.max()
-    }
-}
-
 /// Where the checkpoint at a position is kept.
 pub(crate) fn path_of(dir: &Path, position: Position) -> PathBuf {
     dir.join(format!("{:020}.{EXTENSION}", position.get()))
@@ -119,9 +107,18 @@ fn is_past(state: &State, past: &dyn Past) -> Result<(), Unusable> {
     }
 }
 
-/// Whether some checkpoint has the name of a position beyond the end. What it says is not looked at.
-pub fn is_named_beyond(dir: &Path, durable: Position) -> io::Result<bool> {
-    Ok(list(dir)?.iter().any(|(position, _)| *position > durable))
+/// The last position that a checkpoint of this store says was durable, if the log ends before it: the log has lost
+/// its end. Headers tell, also those of another build's.
+pub fn beyond_end(dir: &Path, store: StoreId, durable: Position) -> io::Result<Option<Position>> {
+    let mut beyond = None;
+    for (_, path) in list(dir)?.into_iter().filter(|(position, _)| *position > durable) {
+        let told = match file::testimony(store, File::open(path)?) {
+            Err(error) if error.kind() == io::ErrorKind::IsADirectory => None,
+            told => told?,
+        };
+        beyond = beyond.max(told.filter(|position| *position > durable));
+    }
+    Ok(beyond)
 }
 
 /// Finds the newest checkpoint of this log that can be used.

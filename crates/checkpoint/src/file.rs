@@ -107,21 +107,45 @@ pub fn read(store: StoreId, from: impl Read) -> Result<State, Unusable> {
     Ok(State { position, anchor, ledger, book, model })
 }
 
+/// The position that a checkpoint of this store says was durable when it was made, by whatever build: its header
+/// tells that much of one whose contents this build cannot use. None if it is not one.
+pub(crate) fn testimony(store: StoreId, mut from: impl Read) -> io::Result<Option<Position>> {
+    let mut bytes = [0u8; HEADER_BYTES];
+    match fill(&mut from, &mut bytes) {
+        Ok(()) => {}
+        Err(Unusable::Io(error)) => return Err(error),
+        Err(_) => return Ok(None),
+    }
+    Ok(match read_header(&bytes, store) {
+        Ok((position, _)) => Some(position),
+        // In a layout that is not ours the position may be anywhere.
+        Err(Unusable::OtherBuild(_)) if bytes[8..12] == FORMAT.to_le_bytes() => Some(position_in(&bytes)),
+        Err(_) => None,
+    })
+}
+
+fn position_in(bytes: &[u8; HEADER_BYTES]) -> Position {
+    Position::new((0..8).fold(0u64, |sum, n| sum | u64::from(bytes[40 + n]) << (8 * n)))
+}
+
 fn read_header(bytes: &[u8; HEADER_BYTES], store: StoreId) -> Result<(Position, u32), Unusable> {
     let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     if bytes[0..8] != MAGIC || number(60) != crc32c::crc32c(&bytes[..60]) {
         return Err(Unusable::Damaged("its header is not one of a checkpoint".to_owned()));
     }
-    let found = [number(8), number(12), number(16), number(20)];
-    let ours = [FORMAT, FOLD_VERSION, MODEL_VERSION, SHARED_VERSION];
-    if found != ours {
-        return Err(Unusable::OtherBuild(format!("its versions are {found:?}, this build's are {ours:?}")));
+    if number(8) != FORMAT {
+        let found = number(8);
+        return Err(Unusable::OtherBuild(format!("its layout is {found}, this build's is {FORMAT}")));
     }
     if bytes[24..40] != store.0 {
         return Err(Unusable::OtherStore);
     }
-    let position = (0..8).fold(0u64, |sum, n| sum | u64::from(bytes[40 + n]) << (8 * n));
-    Ok((Position::new(position), number(48)))
+    let found = [number(12), number(16), number(20)];
+    let ours = [FOLD_VERSION, MODEL_VERSION, SHARED_VERSION];
+    if found != ours {
+        return Err(Unusable::OtherBuild(format!("its versions are {found:?}, this build's are {ours:?}")));
+    }
+    Ok((position_in(bytes), number(48)))
 }
 
 fn read_rows<R: Read>(frames: &mut Reader<R>, position: Position) -> Result<ReadModel, Unusable> {

@@ -24,7 +24,7 @@ pub mod past;
 pub mod state;
 
 pub use compare::{Compared, Verdict, compare};
-pub use directory::{Found, Step, is_named_beyond, newest, positions, set_beyond_aside, sweep};
+pub use directory::{Found, Step, beyond_end, newest, positions, set_beyond_aside, sweep};
 pub use error::{MakeError, Unusable};
 pub use make::{Made, advance};
 pub use past::Past;

@@ -7,7 +7,7 @@ mod fleet;
 
 use checkpoint::file::{SHARED_VERSION, read, write};
 use checkpoint::make::advance_stepwise;
-use checkpoint::{Past, State, Step, Unusable, Verdict, advance, compare, newest};
+use checkpoint::{Past, State, Step, Unusable, Verdict, advance, beyond_end, compare, newest};
 use eventlog::{Position, ReadError, Record, StoreId};
 use fleet::{Fleet, Move, any_move, name};
 use lifecycle::{Quota, QuotaScope, SystemEvent, VmmState};
@@ -234,6 +234,42 @@ fn one_of_another_store_build_or_history_is_not_used() {
         changed[60..64].copy_from_slice(&crc.to_le_bytes());
         assert!(matches!(read(STORE, &changed[..]), Err(Unusable::OtherBuild(_))), "at {version_at}");
     }
+}
+
+#[test]
+fn one_beyond_the_end_of_the_log_testifies_whatever_build_made_it() {
+    let (all, dir) = (busy(), tempfile::tempdir().unwrap());
+    advance(dir.path(), STORE, &all).unwrap();
+    let (durable, newer) = (all.durable(), files(dir.path()).pop().unwrap());
+    let before = Position::new(durable.get() - 1);
+    let whole = fs::read(&newer).unwrap();
+    let told = |bytes: &[u8]| {
+        fs::write(&newer, bytes).unwrap();
+        beyond_end(dir.path(), STORE, before).unwrap()
+    };
+    let of_another_build = |version_at: usize| {
+        let mut changed = whole.clone();
+        changed[version_at] += 1;
+        let crc = crc32c::crc32c(&changed[..60]);
+        changed[60..64].copy_from_slice(&crc.to_le_bytes());
+        changed
+    };
+    assert_eq!(told(&whole), Some(durable));
+    for fold_or_model_or_shared in [12, 16, 20] {
+        assert_eq!(told(&of_another_build(fold_or_model_or_shared)), Some(durable));
+    }
+    assert_eq!(told(&whole[..64]), Some(durable), "the header is enough");
+    assert_eq!(told(&of_another_build(8)), None, "another layout says nothing");
+    assert_eq!(told(&whole[..63]), None, "cut off");
+    let mut changed = whole.clone();
+    changed[40] ^= 1;
+    assert_eq!(told(&changed), None, "damaged");
+    fs::write(&newer, &whole).unwrap();
+    assert_eq!(beyond_end(dir.path(), StoreId([8; 16]), before).unwrap(), None, "another store's");
+    assert_eq!(beyond_end(dir.path(), STORE, durable).unwrap(), None, "not beyond");
+    fs::remove_file(&newer).unwrap();
+    fs::create_dir(&newer).unwrap();
+    assert_eq!(beyond_end(dir.path(), STORE, before).unwrap(), None, "something else has the name");
 }
 
 #[test]

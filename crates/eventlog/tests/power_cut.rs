@@ -87,6 +87,8 @@ fn write(dir: &Path, count: u64, told: Arc<dyn Fn(&str) + Send + Sync>) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     let log = Arc::new(Journal::open(dir, config()).unwrap().0);
     runtime.block_on(async {
+        // As a daemon does it: one of the callers' tasks tells the others.
+        tokio::spawn(log.herald());
         let tasks: Vec<_> = (1..=WRITERS)
             .map(|number| tokio::spawn(append_on(log.clone(), number, count, told.clone())))
             .collect();

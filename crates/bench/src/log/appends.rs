@@ -47,6 +47,7 @@ pub async fn beside_file(
     let file = Group::start(PlainFile::create(&dir.join("plain"), FILE_BYTES)?)?;
     let journal_dir = dir.join("journal");
     let (log, _) = Journal::open(&journal_dir, JournalConfig::new(StoreId([1; 16])))?;
+    tokio::spawn(log.herald());
     let log: Arc<dyn Log> = Arc::new(log);
     for &writers in writers {
         let (mut files, mut journals) = (vec![], vec![]);

@@ -50,7 +50,12 @@ pub async fn until_running(connection: &mut Connection, id: &str) -> Result<(), 
         match connection.send("GET", &path, &[], b"").await?.json()?["run_state"].as_str() {
             Some("running") => return Ok(()),
             Some("starting" | "creating") => tokio::time::sleep(LOOK_EVERY).await,
-            other => return Err(format!("instance {id} is {other:?} instead of running").into()),
+            other => {
+                let why =
+                    connection.send("GET", &format!("/ops/v1/instances/{id}/explain"), &[], b"").await?;
+                let why = why.json()?;
+                return Err(format!("instance {id} is {other:?} instead of running: {why}").into());
+            }
         }
     }
     Err(format!("instance {id} does not come up").into())

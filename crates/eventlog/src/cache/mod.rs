@@ -122,6 +122,12 @@ pub trait Cache: Send + Sync + 'static {
 
     /// How often [`Cache::distrust`] was called since opening.
     fn distrusted(&self) -> u64;
+
+    /// Writes out what it was given. Blocks. A cache that is not asked to does it by itself soon after; what a stop
+    /// comes before is built again from the log.
+    fn flush(&self) -> Result<(), CacheError> {
+        Ok(())
+    }
 }
 
 /// Checks the bounds every implementation shares.

@@ -20,8 +20,10 @@ use std::thread::JoinHandle;
 /// Tasks waiting: one preparation and one checkpoint.
 const TASKS_MAX: usize = 2;
 
-/// Zeros written and synced at once.
-const PIECE_BYTES: usize = 1 << 20;
+/// Zeros written at once.
+const PIECE_BYTES: usize = 256 << 10;
+/// Zeros synced at once: each sync makes the disk write out everything it was given, and the writer wait for that.
+const SYNCED_BYTES: u64 = 16 << 20;
 
 enum Task {
     Prepare(u64),
@@ -129,12 +131,15 @@ fn prepare(files: &dyn Files, dir: &Path, bytes: u64) -> io::Result<Prepared> {
     }
 }
 
-/// Zero-fills the file durably, piece by piece: the batches of the writer wait for the same disk, and no longer
-/// than a piece takes.
+/// Zero-fills the file durably. The batches of the writer wait for the same disk and processor: zeros come in pieces,
+/// and are synced before there are so many that a sync of the writer's would wait for them noticeably.
 fn fill(file: &dyn Handle, bytes: u64) -> io::Result<()> {
     for from in (0..bytes).step_by(PIECE_BYTES) {
-        write_zeros(file, from, bytes.min(from + PIECE_BYTES as u64))?;
-        file.sync()?;
+        let to = bytes.min(from + PIECE_BYTES as u64);
+        write_zeros(file, from, to)?;
+        if to.is_multiple_of(SYNCED_BYTES) || to == bytes {
+            file.sync()?;
+        }
     }
     Ok(())
 }

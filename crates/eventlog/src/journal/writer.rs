@@ -19,7 +19,6 @@ use super::config::JournalConfig;
 use super::files::{Files, Handle, is_no_space, write_full, write_zeros};
 use super::format::{BATCH_HEADER_BYTES, BatchHeader, SEGMENT_HEADER_BYTES, SegmentHeader, aligned};
 use super::heads;
-use super::herald::Herald;
 use super::keeper::{Keeper, Prepared};
 use super::overlay::{Overlay, Pending};
 use super::queue::{Request, Taken};
@@ -74,7 +73,6 @@ pub(crate) struct Writer {
     dir: PathBuf,
     config: JournalConfig,
     keeper: Option<Keeper>,
-    herald: Option<Herald>,
     spare: Option<Prepared>,
     witness: Witness,
     witnessed_at: Instant,
@@ -117,7 +115,6 @@ impl Writer {
         ready: Ready,
     ) -> io::Result<Self> {
         let keeper = Keeper::start(shared.clone(), files.clone(), dir.clone())?;
-        let herald = Herald::start()?;
         let recovered = ready.recovered;
         let overlay = Overlay::new(shared.store_id);
         Ok(Self {
@@ -126,7 +123,6 @@ impl Writer {
             dir,
             config,
             keeper: Some(keeper),
-            herald: Some(herald),
             spare: None,
             witness: ready.witness,
             witnessed_at: now(),
@@ -177,10 +173,7 @@ impl Writer {
             Ok(()) => {
                 self.publish();
                 pass(Point::BatchPublished);
-                self.herald
-                    .as_ref()
-                    .expect("the herald stays until the end")
-                    .tell(&mut self.answers, &mut self.forgotten);
+                self.shared.board.tell(&mut self.answers, &mut self.forgotten);
             }
             Err(Failed::NoSpace(why)) => {
                 self.publish_epochs(&why);
@@ -443,7 +436,7 @@ impl Writer {
     fn finish(&mut self) {
         refuse_all(self.shared.queue.end(Unavailable::Closed), &Unavailable::Closed);
         // Whoever waits for the end has been told before it.
-        self.herald = None;
+        self.shared.board.finish();
         // The keeper may be writing the same temporary file.
         self.keeper = None;
         let durable = self.durable();

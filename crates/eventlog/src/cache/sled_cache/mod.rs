@@ -237,11 +237,15 @@ impl Cache for SledCache {
     fn distrusted(&self) -> u64 {
         self.distrusted.load(Ordering::Relaxed)
     }
+
+    fn flush(&self) -> Result<(), CacheError> {
+        guard(|| self.db.flush()).map(drop)
+    }
 }
 
 impl Drop for SledCache {
     fn drop(&mut self) {
-        if let Err(error) = guard(|| self.db.flush()) {
+        if let Err(error) = self.flush() {
             tracing::warn!(%error, "the cache was not written out; what is missing is built again from the log");
         }
     }

@@ -20,13 +20,21 @@ struct OnDisk {
     config: JournalConfig,
     journal: Option<Arc<Journal>>,
     crashes: u64,
+    /// Whether a task of the test's runtime tells callers, or the writer itself.
+    has_herald: bool,
 }
 
 impl OnDisk {
     fn new(medium: Medium, config: JournalConfig) -> Self {
-        let mut harness = Self { medium, config, journal: None, crashes: 0 };
+        let mut harness = Self { medium, config, journal: None, crashes: 0, has_herald: false };
         harness.open();
         harness
+    }
+
+    fn with_herald(mut self) -> Self {
+        self.has_herald = true;
+        tokio::spawn(self.journal.as_ref().expect("it is open").herald());
+        self
     }
 
     fn open(&mut self) {
@@ -36,6 +44,9 @@ impl OnDisk {
         };
         let (journal, recovery) = opened.unwrap();
         assert_eq!(recovery.lost, None);
+        if self.has_herald {
+            tokio::spawn(journal.herald());
+        }
         self.journal = Some(Arc::new(journal));
     }
 }
@@ -79,6 +90,16 @@ async fn the_journal_with_the_smallest_segments_on_a_disk_that_forgets_conforms(
 async fn the_journal_without_memory_of_its_newest_records_conforms() {
     let config = JournalConfig { ring_bytes_max: 0, heads_every_bytes: 1 << 10, ..small() };
     run_all(|| OnDisk::new(Medium::Faulty(Disk::default()), config.clone())).await;
+}
+
+#[tokio::test]
+async fn the_journal_conforms_with_a_herald() {
+    run_all(|| OnDisk::new(Medium::Faulty(Disk::default()), small()).with_herald()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_journal_conforms_with_a_herald_and_callers_on_several_threads() {
+    run_all(|| OnDisk::new(Medium::Faulty(Disk::default()), small()).with_herald()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
