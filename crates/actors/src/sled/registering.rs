@@ -152,7 +152,7 @@ impl Shell {
         self.state.as_ref().map_or(0, |sled| sled.version)
     }
 
-    /// A renewal that came before this actor had loaded: whoever answers them knows no more than it, by now.
+    /// A renewal that came before this actor had loaded its stream. By now it is answered as any other is.
     pub(super) fn on_renew(&mut self, boot: BootId, epoch: LeaseEpoch) -> Result<(), ControlPlaneError> {
         let answer = self.standing.renew(boot, epoch, self.env.clock.now());
         let answer = answer.unwrap_or(Err(ControlPlaneError::Unknown));
