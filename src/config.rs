@@ -190,8 +190,12 @@ pub struct Sleds {
     pub reports_max: usize,
     /// Calls to one sled at a time.
     pub calls_max: usize,
-    /// Seconds that one may take.
-    pub call_s: u64,
+    /// How long one may take, by its kind.
+    pub call: crate::call_times::Settings,
+    /// Calls in a row without an answer after which a sled is sent nothing but inventories.
+    pub unanswered_max: u32,
+    /// Seconds between inventories that a sled is asked for while it does not answer.
+    pub probe_s: u64,
     /// Seconds between inventories.
     pub inventory_s: u64,
     /// Guests that move away from one draining sled at a time.
@@ -328,9 +332,19 @@ pub fn settings(file: Option<&Path>) -> anyhow::Result<Vec<Setting>> {
     let sections: BTreeMap<String, BTreeMap<String, serde_json::Value>> =
         figment.extract().map_err(explained)?;
     let settings = sections.into_iter().flat_map(|(section, values)| {
-        values.into_iter().map(move |(name, value)| (format!("{section}.{name}"), value))
+        values.into_iter().flat_map(move |(name, value)| leaves(format!("{section}.{name}"), value))
     });
     Ok(settings.map(|(key, value)| Setting { origin: origin(&figment, &key), key, value }).collect())
+}
+
+/// A setting, or those of a section within a section.
+fn leaves(key: String, value: serde_json::Value) -> Vec<(String, serde_json::Value)> {
+    match value {
+        serde_json::Value::Object(values) => {
+            values.into_iter().map(|(name, value)| (format!("{key}.{name}"), value)).collect()
+        }
+        value => vec![(key, value)],
+    }
 }
 
 fn origin(figment: &Figment, key: &str) -> String {
@@ -340,7 +354,7 @@ fn origin(figment: &Figment, key: &str) -> String {
     match metadata.source.as_ref().and_then(|source| source.file_path()) {
         Some(file) => file.display().to_string(),
         None if metadata.name.contains("environment") => {
-            format!("MUSHER_{}", key.replacen('.', "__", 1).to_uppercase())
+            format!("MUSHER_{}", key.replace('.', "__").to_uppercase())
         }
         None => "default".to_owned(),
     }
@@ -413,14 +427,15 @@ impl Config {
             ("sleds.connections_max", self.sleds.connections_max as u64, 8, 65_536),
             ("sleds.reports_max", self.sleds.reports_max as u64, 1, 65_536),
             ("sleds.calls_max", self.sleds.calls_max as u64, 1, 4_096),
-            ("sleds.call_s", self.sleds.call_s, 1, 600),
+            ("sleds.unanswered_max", u64::from(self.sleds.unanswered_max), 1, 1_000_000),
+            ("sleds.probe_s", self.sleds.probe_s, 1, 600),
             ("sleds.lease_s", self.sleds.lease_s, 0, 86_400),
             ("sleds.lease_grace_s", self.sleds.lease_grace_s, 1, 86_400),
             ("sleds.inventory_s", self.sleds.inventory_s, 1, 86_400),
             ("embedded_sleds.threads", u64::from(self.embedded_sleds.threads), 1, 65_536),
             ("embedded_sleds.memory_gib", self.embedded_sleds.memory_gib, 1, 65_536),
         ];
-        for (key, value, min, max) in bounds {
+        for (key, value, min, max) in bounds.into_iter().chain(self.sleds.call.bounds()) {
             if value < min || value > max {
                 bail!("the configuration is not valid: {key} is {value}; it must be between {min} and {max}");
             }

@@ -38,7 +38,7 @@ pub struct Switchboard {
 }
 
 impl Switchboard {
-    /// A call over HTTP takes at most `call`, and shows the token made from `secret`.
+    /// No call over HTTP takes longer than `call`, whatever its own bound, and each shows the token made from `secret`.
     pub fn new(call: Duration, secret: Option<Arc<FleetSecret>>) -> Result<Self, Failure> {
         let transport = HttpTransport::new(HttpTimeouts { connect: call.min(CONNECT_MAX), call })
             .map_err(|error| Failure::new(Exit::Refused, format!("sleds cannot be reached: {error}")))?;

@@ -97,6 +97,12 @@ fn waiting(wait: &Value) -> String {
         (None, Some(heard)) => format!("; last heard from at {heard}"),
         (None, None) => "; not heard from since the daemon started".to_owned(),
     };
+    let held_back = contact["held_back"].as_object().map(|_| {
+        let held_back = &contact["held_back"];
+        let next = held_back["next_probe"].as_str().unwrap_or("now");
+        format!(" (requests held back since {}, next probe {next})", text_at(held_back, "since"))
+    });
+    let heard = heard + &held_back.unwrap_or_default();
     let until = wait["until"].as_str().map(|until| format!(", until {until}")).unwrap_or_default();
     format!(
         "for sled {} {} (VMM {}){until}{heard}",
@@ -118,7 +124,8 @@ mod tests {
             "because": ["its guest moves from sim-0 to sim-2", "it was called off"],
             "owner": {"kind": "instance", "what": "the migration"},
             "waits": [{"for": "to give up", "vmm": "4f1d", "sled_name": "sim-2", "until": null,
-                       "contact": {"last_heard": "T1", "unreachable": null}}],
+                       "contact": {"last_heard": "T1", "unreachable": null,
+                                   "held_back": {"since": "T2", "next_probe": "T3"}}}],
             "holds": [{"sled_name": "sim-0", "threads": 2, "memory": 2_147_483_648_u64, "what": "active"}],
             "next": [{"when": "not decided by then", "then": "both are told", "at": "T9"}],
             "can": ["musher instance stop web-2"],
@@ -129,7 +136,7 @@ mod tests {
   because   its guest moves from sim-0 to sim-2
             it was called off
   owner     the migration
-  waiting   for sled sim-2 to give up (VMM 4f1d); last heard from at T1
+  waiting   for sled sim-2 to give up (VMM 4f1d); last heard from at T1 (requests held back since T2, next probe T3)
   asked by  user ada: MigrateBegan #7 at T0, because \"firmware\" (request b38e)
   holds     2 vCPU + 2 GiB on sim-0 (active)
   next      T9: not decided by then -> both are told

@@ -7,6 +7,7 @@
 
 mod access;
 mod archive;
+mod call_times;
 mod chaos_args;
 mod chaos_verbs;
 mod checkpoints;

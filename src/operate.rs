@@ -207,9 +207,22 @@ fn sled_shown(sled: &Value, args: &ClientArgs) -> String {
         ("cpu family", text(sled, "cpu_family")),
         ("last contact", text(sled, "last_contact")),
         ("unreachable", text(&sled["unreachable"], "reason")),
+        ("circuit", circuit(&sled["circuit"])),
         ("draining", drain),
     ];
     output::one(args.output, sled, &rows)
+}
+
+/// Whether the sled is sent requests.
+fn circuit(circuit: &Value) -> String {
+    let Some(since) = circuit["open_since"].as_str() else {
+        return "closed".to_owned();
+    };
+    let next = circuit["next_probe"].as_str().unwrap_or("now");
+    format!(
+        "open since {since}, after {} requests without an answer; next probe {next}",
+        circuit["unanswered"]
+    )
 }
 
 fn memory(of: &Value) -> String {

@@ -21,7 +21,9 @@ use crate::store::{
 };
 use actors::control::Predecessor;
 use actors::projects::ProjectAsk;
-use actors::{Census, ControlPlane, Env, Fatal, Limits, RequestContext, SledConnector, TimerPeriods};
+use actors::{
+    Census, ControlPlane, Env, Fatal, Limits, PushLimits, RequestContext, SledConnector, TimerPeriods,
+};
 use api::{Access, ApiState, LogKeeper, Phase, Readiness};
 use eventlog::cache::Cache;
 use eventlog::journal::{Recovery, StoreId, StoreLock};
@@ -209,7 +211,7 @@ impl Daemon {
             journal.attach_cache(Arc::clone(cache));
         }
         let indexer = tokio::spawn(keep_index(Arc::clone(&log), cache.clone()));
-        let call = Duration::from_secs(config.sleds.call_s);
+        let call = config.sleds.call.times().longest();
         let (fatal, switchboard) = (Fatal::default(), Arc::new(Switchboard::new(call, secret)?));
         let connector: Arc<dyn SledConnector> = Arc::clone(&switchboard) as _;
         let env = environment(config, Arc::clone(&log), cache.clone(), connector, fatal.clone());
@@ -381,7 +383,10 @@ fn environment(
             commands_max: config.instances.commands_max,
             sled_calls_max: config.sleds.calls_max,
             order_answer: Duration::from_secs(config.instances.order_answer_s),
-            sled_call: Duration::from_secs(config.sleds.call_s),
+            sled_call: config.sleds.call.times(),
+            sled_unanswered_max: config.sleds.unanswered_max,
+            sled_probe: Duration::from_secs(config.sleds.probe_s),
+            push: PushLimits { call: config.sleds.call.devices(), ..PushLimits::default() },
             sled_lease: Some(config.sleds.lease_s).filter(|seconds| *seconds > 0),
             sled_lease_grace: Duration::from_secs(config.sleds.lease_grace_s),
             inventory_period: Duration::from_secs(config.sleds.inventory_s),

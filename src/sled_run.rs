@@ -19,6 +19,7 @@ use crate::sled_keys::agent_key;
 use crate::stopping::{Stage, in_time};
 use announced::Announced;
 use eventlog::journal::StoreLock;
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use identity::Identity;
 use sim_sled::embedded::{EmbeddedSled, Fabric, Options, StateFileError};
 use sim_sled::faults::Faults;
@@ -46,6 +47,9 @@ const TIMEOUTS: HttpTimeouts =
 /// How often it asks whether the control plane still knows it, in seconds.
 const IDLE_RENEWAL_SECONDS: u64 = 15;
 
+/// Sleds that start at a time, of many.
+const STARTS_MAX: usize = 64;
+
 /// Longest latency, in milliseconds: beyond it every call of the daemon times out.
 const LATENCY_MS_MAX: u64 = 60_000;
 
@@ -59,8 +63,8 @@ pub async fn run(args: &SledRunArgs) -> Outcome {
     let surroundings = Surroundings { args, fails_per_million, control_plane, key };
     let (stop, stopping) = watch::channel(false);
     let (mut running, mut serving) = (Vec::new(), JoinSet::new());
-    for one in each(args) {
-        let (sled, listener) = surroundings.start(&one).await?;
+    let mut starting = stream::iter(each(args)).map(|one| surroundings.start(one)).buffered(STARTS_MAX);
+    while let Some((sled, listener)) = starting.try_next().await? {
         let (embedded, key, mut stopping) =
             (sled.embedded.clone(), surroundings.key.clone(), stopping.clone());
         let until_stopped = async move {
@@ -70,6 +74,7 @@ pub async fn run(args: &SledRunArgs) -> Outcome {
         serving.spawn(server::serve(listener, embedded, ServerLimits::default(), key, until_stopped));
         running.push(sled);
     }
+    drop(starting);
     greet(args, &running);
     let ended = tokio::select! {
         biased;
@@ -135,14 +140,14 @@ struct Surroundings<'a> {
 
 impl Surroundings<'_> {
     /// Takes up one sled, or begins it.
-    async fn start(&self, one: &One) -> Result<(Running, TcpListener), Failure> {
+    async fn start(&self, one: One) -> Result<(Running, TcpListener), Failure> {
         let (args, dir) = (self.args, &one.dir);
         std::fs::create_dir_all(dir).map_err(|error| cannot("make", dir, &error))?;
         let lock = StoreLock::acquire(dir).map_err(|error| {
             Failure::new(Exit::Refused, format!("the sled's directory cannot be taken: {error}"))
                 .hint("one process per sled: give each its own --name or --data")
         })?;
-        // Another log counts epochs of its own: only in a boot of its own is none of them taken for one of the last.
+        // What another log knows nothing of is ended by it: better at once, and said.
         let is_new_boot = args.reboot || args.adopt;
         let mut identity = Identity::take_up(dir, is_new_boot, self.key.as_ref())?;
         let listener = listen(args.listen, identity.port).await?;
@@ -153,9 +158,9 @@ impl Surroundings<'_> {
         if args.adopt {
             identity.store_id = None;
         }
-        let config = config(args, one, &identity, &advertised(args, bound)?)?;
+        let config = config(args, &one, &identity, &advertised(args, bound)?)?;
         // Only now is a new boot one: a refusal up to here must not cost the VMMs of the last.
-        identity.store(dir)?;
+        let identity = stored(identity, dir.clone()).await?;
         let latency = Span::millis(args.latency / 2, args.latency + args.latency / 2);
         let is_calm = self.fails_per_million == 0 && args.latency == 0;
         let weather =
@@ -210,6 +215,14 @@ impl Surroundings<'_> {
         }
         Ok(sled)
     }
+}
+
+/// Stores it beside what else there is to do: a sync takes its time, and those of many sleds share it.
+async fn stored(identity: Identity, dir: PathBuf) -> Result<Identity, Failure> {
+    let storing = tokio::task::spawn_blocking(move || identity.store(&dir).map(|()| identity));
+    storing
+        .await
+        .map_err(|error| Failure::new(Exit::Refused, format!("the sled's start broke off: {error}")))?
 }
 
 /// What can be refused before anything is touched: the share of failures in millionths, and whom it serves.
@@ -289,6 +302,7 @@ fn config(
         cpu_family: config.cpu_family.clone(),
         api_addr: config.api_addr.clone(),
         store_id: None,
+        held_epoch: None,
     };
     registration.validate().map_err(|invalid| Failure::new(Exit::Usage, invalid.to_string()))?;
     Ok(config)

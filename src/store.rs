@@ -6,7 +6,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::real::SystemIds;
 use actors::IdSource as _;
 use api::{KeepError, LogKeeper};
-use eventlog::cache::{Cache, SledCache, catch_up};
+use eventlog::cache::{Cache, CatchUpError, SledCache, catch_up};
 use eventlog::journal::{
     Compacted, Journal, JournalConfig, OpenError, Recovery, StoreId, StoreLock, UpkeepError,
 };
@@ -19,8 +19,10 @@ use std::time::Duration;
 
 /// Segments compressed in one go.
 const SEGMENTS_AT_A_TIME: usize = 4;
-/// Records of the stream index that are written in one step.
-const INDEX_STEPS: usize = 16;
+/// Steps of the stream index in one go.
+const INDEX_STEPS: usize = 4;
+/// How long records wait to be indexed together: what is not indexed yet is only read slower.
+const INDEX_PAUSE: Duration = Duration::from_secs(1);
 
 /// The journal comes first: what is built from it without it means that it is gone.
 pub fn must_be_whole(data: &Path) -> Outcome {
@@ -201,14 +203,21 @@ pub async fn keep_index(log: Arc<dyn Log>, cache: Option<Arc<dyn Cache>>) {
         return;
     };
     loop {
-        match catch_up(&*log, &*cache, INDEX_STEPS) {
+        let indexed = match index_aside(Arc::clone(&log), Arc::clone(&cache)).await {
+            Ok(indexed) => indexed,
+            Err(error) => {
+                tracing::error!(%error, "keeping the stream index failed; long histories are read slower");
+                return;
+            }
+        };
+        match indexed {
             Ok(indexed) if indexed < log.durable() => tokio::task::yield_now().await,
             Ok(indexed) => {
                 if log.wait_durable(indexed.next()).await.is_err() {
                     return;
                 }
-                // What comes together is indexed together.
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                // Waits, and not for the end of a log that is being closed: no record has this position.
+                let _ = tokio::time::timeout(INDEX_PAUSE, log.wait_durable(Position::new(u64::MAX))).await;
             }
             Err(error) => {
                 tracing::warn!(%error, "the stream index is not kept; long histories are read slower");
@@ -216,6 +225,18 @@ pub async fn keep_index(log: Arc<dyn Log>, cache: Option<Arc<dyn Cache>>) {
             }
         }
     }
+}
+
+/// On a thread of its own: a step takes as long as many requests.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing simulated waits for it, and its order does not matter"
+)]
+fn index_aside(
+    log: Arc<dyn Log>,
+    cache: Arc<dyn Cache>,
+) -> tokio::task::JoinHandle<Result<Position, CatchUpError>> {
+    tokio::task::spawn_blocking(move || catch_up(&*log, &*cache, INDEX_STEPS))
 }
 
 /// Compresses sealed segments now and then, a few at a time, until it is aborted.

@@ -199,7 +199,7 @@ fn settings_say_where_they_come_from() {
         (&of("sleds.calls_max")["value"], &of("sleds.calls_max")["origin"]),
         (&7.into(), &"MUSHER_SLEDS__CALLS_MAX".into())
     );
-    assert_eq!(of("sleds.call_s")["origin"], "default");
+    assert_eq!(of("sleds.call.ensure_s")["origin"], "default");
     assert_eq!(ok(run(&["config", "check", "--config", file])), "the configuration is valid\n");
     std::fs::write(file, "[log]\ncompact_evry_s = 60\n").unwrap();
     let refused = run(&["config", "check", "--config", file]);

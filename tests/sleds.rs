@@ -43,6 +43,9 @@ struct Fleet {
     daemon: Daemon,
 }
 
+/// Seconds that calls may take here: the tests wait for some of them to be given up.
+const CALLS: &str = "ensure_s = 2, destroy_s = 2, state_s = 2, get_s = 2, inventory_s = 2, network_s = 2";
+
 impl Fleet {
     fn start() -> Self {
         Self::start_with("")
@@ -52,7 +55,8 @@ impl Fleet {
     fn start_with(settings: &str) -> Self {
         let (scratch, data) = scratch();
         let config = scratch.path().join("config.toml");
-        std::fs::write(&config, format!("[sleds]\ninventory_s = 1\ncall_s = 2\n{settings}")).unwrap();
+        std::fs::write(&config, format!("[sleds]\ninventory_s = 1\ncall = {{ {CALLS} }}\n{settings}"))
+            .unwrap();
         let config = config.to_str().unwrap().to_owned();
         let daemon = Self::daemon(&data, &config);
         Self { scratch, data, config, daemon }

@@ -5,8 +5,8 @@
 
 use super::identity::Identity;
 use sled_protocol::{
-    ControlPlaneClient, ControlPlaneError, PropolisId, RegisterSled, RenewLease, SledId, SledLease,
-    SledVmmState, StoreId,
+    ControlPlaneClient, ControlPlaneError, LeaseEpoch, PropolisId, RegisterSled, RenewLease, SledId,
+    SledLease, SledVmmState, StoreId,
 };
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -36,29 +36,35 @@ impl Announced {
         Self { control_plane, name: name.to_owned(), said, identity, dir }
     }
 
-    fn store_id(&self) -> Option<StoreId> {
+    /// Whose it is, and the highest epoch that it has taken.
+    fn known(&self) -> (Option<StoreId>, Option<LeaseEpoch>) {
         // An identity is whole whatever panicked elsewhere.
-        self.identity.lock().unwrap_or_else(PoisonError::into_inner).store_id
+        let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+        (identity.store_id, identity.epoch)
     }
 
-    /// Takes the answer of the control plane that it belongs to. The first that takes it is remembered before its
-    /// answer counts.
+    /// Takes the answer of the control plane that it belongs to. The first that takes it, and each epoch, is
+    /// remembered before the answer counts.
     fn belongs(&self, lease: SledLease) -> Result<SledLease, ControlPlaneError> {
-        let Some(store) = lease.store_id else {
-            return Ok(lease);
-        };
         let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
-        match identity.store_id {
-            Some(own) if own == store => Ok(lease),
-            Some(_) => Err(ControlPlaneError::OtherStore),
-            None => {
-                let mut bound = identity.clone();
-                bound.store_id = Some(store);
-                bound.store(&self.dir).map_err(|failure| ControlPlaneError::Unavailable(failure.what))?;
-                *identity = bound;
-                Ok(lease)
-            }
+        if let (Some(own), Some(store)) = (identity.store_id, lease.store_id)
+            && own != store
+        {
+            return Err(ControlPlaneError::OtherStore);
         }
+        if identity.epoch > Some(lease.lease_epoch) {
+            let why = format!("it grants epoch {}, and an earlier one was higher", lease.lease_epoch);
+            return Err(ControlPlaneError::Unavailable(why));
+        }
+        let store_id = identity.store_id.or(lease.store_id);
+        let epoch = identity.epoch.max(Some(lease.lease_epoch));
+        if (store_id, epoch) != (identity.store_id, identity.epoch) {
+            let mut bound = identity.clone();
+            (bound.store_id, bound.epoch) = (store_id, epoch);
+            bound.store(&self.dir).map_err(|failure| ControlPlaneError::Unavailable(failure.what))?;
+            *identity = bound;
+        }
+        Ok(lease)
     }
 
     fn say(&self, outcome: &Result<SledLease, ControlPlaneError>) {
@@ -86,7 +92,9 @@ impl ControlPlaneClient for Announced {
 
     fn register(&self, request: RegisterSled) -> Call<'_, SledLease> {
         Box::pin(async move {
-            let request = RegisterSled { store_id: self.store_id(), ..request };
+            let (store_id, epoch) = self.known();
+            let held_epoch = request.held_epoch.max(epoch);
+            let request = RegisterSled { store_id, held_epoch, ..request };
             let outcome = self.control_plane.register(request).await.and_then(|lease| self.belongs(lease));
             self.say(&outcome);
             outcome

@@ -5,7 +5,7 @@ use crate::exit::{Exit, Failure, Outcome};
 use crate::real::{SystemClock, SystemIds, host_boot, host_uptime};
 use actors::{Clock as _, IdSource as _};
 use serde::{Deserialize, Serialize};
-use sled_protocol::{BootId, SledId, SledKey, StoreId};
+use sled_protocol::{BootId, LeaseEpoch, SledId, SledKey, StoreId};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use uuid::Uuid;
@@ -26,6 +26,9 @@ pub(super) struct Identity {
     /// The log of the control plane that took it: no other one is believed.
     #[serde(default)]
     pub(super) store_id: Option<StoreId>,
+    /// The highest lease epoch that it has taken, in any boot: it takes none below.
+    #[serde(default)]
+    pub(super) epoch: Option<LeaseEpoch>,
 }
 
 impl Identity {
@@ -45,6 +48,7 @@ impl Identity {
                 zero_micros: None,
                 port: None,
                 store_id: None,
+                epoch: None,
             },
             Err(error) => return Err(cannot("read", &path, &error)),
         };

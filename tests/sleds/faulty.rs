@@ -260,6 +260,34 @@ async fn t05_a_sled_that_does_not_answer_is_not_dead() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_sled_that_cannot_be_reached_is_only_asked_whether_it_is_there_and_work_goes_on_when_it_is() {
+    let stage = Stage::set(1, "", 11).await;
+    let mut ids = Vec::new();
+    for n in 0..4 {
+        ids.push(stage.create(&format!("web-{n}"), "never").await);
+        stage.until_state(&ids[n], "running").await;
+    }
+    for round in ["stop", "start", "stop"] {
+        stage.fleet.until_sled("a", "is sent requests", |sled| sled["circuit"].is_null()).await;
+        stage.sleds[0].inward.cut(true);
+        for id in &ids {
+            stage.order(id, round).await;
+        }
+        let open =
+            stage.fleet.until_sled("a", "has an open circuit", |sled| !sled["circuit"].is_null()).await;
+        assert!(open["circuit"]["unanswered"].as_u64() >= Some(5), "{open}");
+        let shown = crate::daemon::stdout(&stage.fleet.daemon.cli(&["sled", "show", "a"]));
+        let since = open["circuit"]["open_since"].as_str().unwrap();
+        assert!(shown.contains(&format!("open since {since}")), "{shown}");
+        stage.sleds[0].inward.cut(false);
+        let wanted = if round == "stop" { "stopped" } else { "running" };
+        for id in &ids {
+            stage.until_state(id, wanted).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn t06_what_is_on_an_expunged_sled_is_over_without_a_word_to_it() {
     let stage = Stage::set(2, NIMBLE, 6).await;
     let mut ids = Vec::new();
@@ -348,7 +376,7 @@ async fn s04_while_the_sled_of_an_undone_start_is_away_commands_are_taken_and_a_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn s18_a_stop_of_what_its_sled_does_not_know_fails_it_and_it_stays_down() {
-    let stage = Stage::set(1, NIMBLE, 8).await;
+    let stage = Stage::set(1, &format!("unanswered_max = 1000\n{NIMBLE}"), 8).await;
     let id = stage.create("web", "best_effort").await;
     stage.until_state(&id, "running").await;
     let (http, url) = (&stage.fleet.daemon.http, &stage.sleds[0].sled.url);

@@ -72,9 +72,12 @@ async fn an_agent_that_is_stopped_past_its_lease_kills_before_it_does_anything_e
     let (status, refused) = answer(late.await.unwrap().unwrap()).await;
     assert_eq!(status, 412, "{refused}");
     let back = fleet
-        .until_sled("a", "is back", |sled| sled["lease"]["expired"].is_null() && is_in_service(sled))
+        .until_sled("a", "is back", |sled| {
+            // What the ledger says and what the sled's actor says are not of one moment.
+            sled["lease"]["expired"].is_null() && is_in_service(sled) && sled["epoch"] == 2
+        })
         .await;
-    assert_eq!((&back["epoch"], &back["lease"]["seconds"]), (&json!(2), &json!(8)));
+    assert_eq!(back["lease"]["seconds"], 8);
     two_looks(&fleet, "a").await;
     let [on_a, on_b] = held_by_both(&fleet, [&a, &b]).await;
     assert_eq!(on_a, BTreeMap::new());

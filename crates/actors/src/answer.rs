@@ -81,6 +81,8 @@ pub enum SledFailure {
     Timeout,
     /// It could not be reached.
     Transport,
+    /// It was not asked, because nobody answers there: it certainly did nothing.
+    NotSent,
     /// It answered with a failure of its own.
     Server,
     /// It takes no requests for the moment.

@@ -471,6 +471,7 @@ impl ControlPlaneClient for Intake {
                     address: request.api_addr,
                 },
                 boot: BootId::new(request.boot_id.as_uuid()),
+                held: request.held_epoch.map(|epoch| lifecycle::LeaseEpoch::new(epoch.get())),
             };
             self.control.inner.sleds.register(registration).await
         }

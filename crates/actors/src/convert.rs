@@ -118,6 +118,7 @@ pub(crate) fn verdict(error: &wire::SledError) -> Verdict {
         SledError::Malformed(_) | SledError::Refused { .. } => Verdict::Refused(Refusal::Malformed),
         SledError::Timeout => Verdict::Unknown(SledFailure::Timeout),
         SledError::Transport(_) => Verdict::Unknown(SledFailure::Transport),
+        SledError::NotSent(_) => Verdict::Unknown(SledFailure::NotSent),
         SledError::ChannelFull => Verdict::Unknown(SledFailure::Busy),
         SledError::ServerError { .. } | SledError::BadAnswer(_) => Verdict::Unknown(SledFailure::Server),
     }

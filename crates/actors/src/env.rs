@@ -53,7 +53,11 @@ pub struct Limits {
     /// How long a stop or reboot waits for its sled before it answers "recorded, not confirmed".
     pub order_answer: Duration,
     /// How long one call to a sled may take.
-    pub sled_call: Duration,
+    pub sled_call: CallTimes,
+    /// Calls in a row without an answer after which a sled is sent nothing but inventories until it is heard from.
+    pub sled_unanswered_max: u32,
+    /// How often at least a sled that does not answer is asked for its inventory.
+    pub sled_probe: Duration,
     /// How long a sled of another process may go without a renewal before it kills its VMMs, in seconds; none
     /// means for ever.
     pub sled_lease: Option<u64>,
@@ -79,6 +83,52 @@ pub struct Limits {
     pub restart_pause: Duration,
     /// Panics in a row after which an instance is quarantined.
     pub restarts_max: u32,
+}
+
+/// How long one call to a sled may take, by its kind. A call that lasts longer is given up; what it asked for may
+/// still have happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallTimes {
+    /// Making a VMM, and asking whether one is there.
+    pub ensure: Duration,
+    /// Ending a VMM rudely.
+    pub destroy: Duration,
+    /// Telling a VMM to run, stop, reboot, migrate.
+    pub set_state: Duration,
+    /// Asking for a VMM's state.
+    pub get_state: Duration,
+    /// Asking for everything that the sled holds.
+    pub inventory: Duration,
+    /// Pushing or comparing its table of addresses; a comparison of many is several requests.
+    pub network: Duration,
+    /// Reading what a VMM has written.
+    pub serial: Duration,
+}
+
+impl CallTimes {
+    /// The longest of them.
+    pub fn longest(&self) -> Duration {
+        let Self { ensure, destroy, set_state, get_state, inventory, network, serial } = *self;
+        [ensure, destroy, set_state, get_state, inventory, network, serial]
+            .into_iter()
+            .max()
+            .unwrap_or_default()
+    }
+}
+
+impl Default for CallTimes {
+    fn default() -> Self {
+        let usual = Duration::from_secs(5);
+        Self {
+            ensure: usual,
+            destroy: usual,
+            set_state: usual,
+            get_state: usual,
+            inventory: usual,
+            network: Duration::from_secs(10),
+            serial: usual,
+        }
+    }
 }
 
 /// Periods of the reapers. Each run is drawn between half a period and a whole one.
@@ -116,7 +166,7 @@ impl Default for TimerPeriods {
 pub struct PushLimits {
     /// How long a change waits at most for others to share its request.
     pub gather: Duration,
-    /// How long one request may take.
+    /// How long one request to the switch or the registry may take; [`CallTimes::network`] is the sleds' own.
     pub call: Duration,
     /// First pause after a failure; doubled for each that follows.
     pub pause: Duration,
@@ -148,7 +198,9 @@ impl Default for Limits {
             commands_max: 8_192,
             sled_calls_max: 32,
             order_answer: Duration::from_secs(5),
-            sled_call: Duration::from_secs(5),
+            sled_call: CallTimes::default(),
+            sled_unanswered_max: 5,
+            sled_probe: Duration::from_secs(5),
             sled_lease: None,
             sled_lease_grace: Duration::from_secs(5),
             inventory_period: Duration::from_secs(30),

@@ -43,7 +43,7 @@ mod writer;
 pub use answer::{Accepted, CommandError, RequestContext};
 pub use boards::TimerStatus;
 pub use control::{ControlPlane, NewInstance, StartError};
-pub use env::{Clock, Env, Fatal, IdSource, Limits, PushLimits, SledConnector, TimerPeriods};
+pub use env::{CallTimes, Clock, Env, Fatal, IdSource, Limits, PushLimits, SledConnector, TimerPeriods};
 pub use kill::Victim;
 pub use ledger::SharedFold;
 pub use network::{NetworkStatus, PeerName, PeerStatus};

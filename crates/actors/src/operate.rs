@@ -110,6 +110,11 @@ impl ControlPlane {
         found.ok_or_else(|| Rejected::NoSuchSled(sled).into())
     }
 
+    /// Whether a sled has ever registered.
+    pub fn has_registered(&self, sled: SledId) -> bool {
+        self.inner.ledger.glance(|ledger| ledger.has_sled(sled))
+    }
+
     /// How a sled is doing; none if it never registered, or restarts.
     pub async fn sled_status(&self, sled: SledId) -> Option<SledStatus> {
         let is_known = self.inner.ledger.look(0, move |ledger| ledger.has_sled(sled)).await;

@@ -8,7 +8,7 @@ use crate::instance::InstanceMsg;
 use crate::instances::Instances;
 use crate::ledger::LedgerHandle;
 use crate::network::Network;
-use crate::sled::{SledActor, SledArgs, SledMsg, SledStatus};
+use crate::sled::{SledActor, SledArgs, SledMsg, SledStatus, Standing};
 use crate::supervisor::{RestartPolicy, Roster};
 use lifecycle::sled::{Registration, Sled, SledCommand};
 use lifecycle::{BootId, LeaseEpoch, SledId, Span, Timestamp};
@@ -29,6 +29,16 @@ pub(crate) struct Sleds {
     boards: Boards,
     /// When each was last told that it was heard from.
     heard: Arc<Mutex<BTreeMap<SledId, Timestamp>>>,
+    /// Where each stands, for whoever answers renewals.
+    standings: Standings,
+}
+
+type Standings = Arc<Mutex<BTreeMap<SledId, Arc<Standing>>>>;
+
+fn standing_of(standings: &Standings, sled: SledId) -> Arc<Standing> {
+    // An entry is whole whatever panicked elsewhere.
+    let mut standings = standings.lock().unwrap_or_else(PoisonError::into_inner);
+    Arc::clone(standings.entry(sled).or_default())
 }
 
 /// How often a sled's actor is told that its sled was heard from: a busy sled reports a thousand times meanwhile.
@@ -40,16 +50,17 @@ impl Sleds {
         // A sled is never quarantined: without its actor its instances could not be acted on.
         let policy = RestartPolicy { pause: env.limits.restart_pause, panics_max: u32::MAX };
         let roster = Roster::start("sleds", policy, Some(parent)).await?;
-        Ok(Self { env, roster, boards, heard: Arc::default() })
+        Ok(Self { env, roster, boards, heard: Arc::default(), standings: Arc::default() })
     }
 
     /// Gives the sleds what they need to know. Once, before the first message.
     pub(crate) fn connect(&self, ledger: LedgerHandle, instances: Instances, network: Network) {
-        let (env, boards) = (Arc::clone(&self.env), self.boards.clone());
+        let (env, boards, standings) =
+            (Arc::clone(&self.env), self.boards.clone(), Arc::clone(&self.standings));
         self.roster.spawn_with(move |id, supervisor| {
             let (ledger, instances, network) = (ledger.clone(), instances.clone(), network.clone());
-            let boards = boards.clone();
-            let args = SledArgs { env: Arc::clone(&env), id, ledger, instances, network, boards };
+            let (boards, standing) = (boards.clone(), standing_of(&standings, id));
+            let args = SledArgs { env: Arc::clone(&env), id, ledger, instances, network, boards, standing };
             ActorRuntime::spawn_linked_instant(None, SledActor, args, supervisor).ok().map(|(actor, _)| actor)
         });
     }
@@ -76,13 +87,20 @@ impl Sleds {
         answer.await.unwrap_or_else(|_| Err(unavailable("the sled's actor restarts".to_owned())))
     }
 
-    /// A sled renews its lease. One that the log does not know must register.
+    /// A sled renews its lease. One that the log does not know must register. Its actor, which may be waiting for the
+    /// log, is asked only if it has not loaded yet.
     pub(crate) async fn renew(
         &self,
         sled: SledId,
         boot: BootId,
         epoch: LeaseEpoch,
     ) -> Result<(), ControlPlaneError> {
+        if let Some(answer) = standing_of(&self.standings, sled).renew(boot, epoch, self.env.clock.now()) {
+            if answer.is_ok() {
+                self.heard(sled);
+            }
+            return answer;
+        }
         let (reply, answer) = oneshot::channel();
         let unavailable = |why: String| ControlPlaneError::Unavailable(why);
         self.roster
@@ -141,20 +159,19 @@ impl Sleds {
         let _ = self.roster.send(sled, SledMsg::Drain);
     }
 
-    /// Notes that a sled was heard from, unless it was just noted.
+    /// Notes that a sled was heard from, unless it was just noted and nothing depends on it.
     pub(crate) fn heard(&self, sled: SledId) {
+        let is_found = standing_of(&self.standings, sled).heard();
         let now = self.env.clock.now();
         // A time is whole whatever panicked elsewhere.
         let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        if heard
-            .get(&sled)
-            .is_some_and(|last| *last <= now && now.since(*last).micros() < HEARD_EVERY.micros())
-        {
+        let is_just = |last: &Timestamp| *last <= now && now.since(*last).micros() < HEARD_EVERY.micros();
+        if !is_found && heard.get(&sled).is_some_and(is_just) {
             return;
         }
         heard.insert(sled, now);
         drop(heard);
-        // Nothing depends on it: it is shown to people.
+        // Lost with an actor that restarts, and known again when its successor asks.
         let _ = self.roster.send(sled, SledMsg::Heard);
     }
 

@@ -6,6 +6,8 @@
 mod fleet;
 #[path = "lease/link.rs"]
 mod link;
+#[path = "lease/stalled.rs"]
+mod stalled;
 #[path = "lease/witness.rs"]
 mod witness;
 
@@ -44,7 +46,11 @@ struct TwoGuests(#[allow(dead_code, reason = "shown when a test fails")] uuid::U
 impl Stage {
     /// Clocks of the sleds run off the control plane's by this.
     async fn set(lease: Option<u64>, clocks_off_ppm: &[i32], seed: u64) -> Self {
-        let fleet = Fleet::without_sleds(limits(lease)).await;
+        Self::set_over(SimLog::new(), lease, clocks_off_ppm, seed).await
+    }
+
+    async fn set_over(log: SimLog, lease: Option<u64>, clocks_off_ppm: &[i32], seed: u64) -> Self {
+        let fleet = Fleet::over(Arc::new(log), limits(lease)).await;
         let mut stage = Self { fleet, sleds: Vec::new(), lease, guests: Vec::new() };
         for (n, off) in (0_u64..).zip(clocks_off_ppm) {
             let sled_id = sled_protocol::SledId::from_uuid(Uuid::from_u128(0x51_0000 + u128::from(n)));

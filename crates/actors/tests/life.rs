@@ -202,6 +202,7 @@ async fn a_late_registration_of_a_boot_that_is_over_is_not_believed() {
         cpu_family: "sim-x86".to_owned(),
         api_addr: "sim-0".to_owned(),
         store_id: None,
+        held_epoch: None,
     };
     let refused = fleet.control.intake().register(late).await;
     assert!(refused.is_err(), "{refused:?}");

@@ -40,6 +40,8 @@ pub struct ApiConfig {
     /// Most registrations of sleds being worked on; more are refused with 503. Renewals have no bound but the
     /// connections': none of them waits for anything.
     pub registrations_max: usize,
+    /// Most registrations beyond those of sleds that have registered before: newcomers do not keep them out.
+    pub registrations_known_max: usize,
     /// Most open feeds of events; each is a connection, and the rest of `connections_max` is for requests.
     pub feeds_max: usize,
     /// How long a feed of events stays silent: then it says that it is there, and how far it has looked.
@@ -67,7 +69,8 @@ impl ApiConfig {
     /// bounds of their own, and together they leave places free.
     #[must_use]
     pub fn for_sleds(self, connections_max: usize, reports_max: usize) -> Self {
-        let bounded = reports_max.saturating_add(self.registrations_max);
+        let registrations = self.registrations_max.saturating_add(self.registrations_known_max);
+        let bounded = reports_max.saturating_add(registrations);
         Self {
             connections_max,
             reports_max,
@@ -92,6 +95,7 @@ impl Default for ApiConfig {
             requests_max: 1024,
             reports_max: 1024,
             registrations_max: 256,
+            registrations_known_max: 256,
             feeds_max: 256,
             heartbeat: Duration::from_secs(15),
             head_time: Duration::from_secs(30),

@@ -279,6 +279,7 @@ async fn sleds(app: &App, page: &mut Page) -> Option<Vec<(SledLoad, Option<SledS
         return None;
     };
     let (mut reachable, mut unreachable, mut calls, mut cordoned) = (0_u64, 0_u64, 0, 0_u64);
+    let (mut open, mut held_back) = (0_u64, 0_u64);
     for (load, status) in &sleds {
         match status {
             Some(status) if status.unreachable.is_none() && status.last_contact.is_some() => reachable += 1,
@@ -286,12 +287,18 @@ async fn sleds(app: &App, page: &mut Page) -> Option<Vec<(SledLoad, Option<SledS
         }
         calls += status.as_ref().map_or(0, |status| status.calls);
         cordoned += u64::from(!load.is_provisionable);
+        open += u64::from(status.as_ref().is_some_and(|status| status.circuit.is_some()));
+        held_back += status.as_ref().map_or(0, |status| status.held_back);
     }
     page.head("musher_sleds", "gauge", "Sleds by whether they can be reached; not heard from yet is not.");
     page.sample("musher_sleds", "reachable=\"true\"", reachable);
     page.sample("musher_sleds", "reachable=\"false\"", unreachable);
     page.gauge("musher_sleds_cordoned", "Sleds that take no new instances.", cordoned);
     page.gauge("musher_sled_calls", "Calls to sleds that are under way.", calls);
+    let what = "Sleds that are sent nothing but inventories, because they do not answer.";
+    page.gauge("musher_sled_circuits_open", what, open);
+    let what = "Calls that such sleds were not sent.";
+    page.counter("musher_sled_calls_held_back_total", what, held_back);
     let counts = app.control.sled_calls();
     let name = "musher_sled_answers_total";
     page.head(name, "counter", "Answers of sleds over HTTP, refusals included.");

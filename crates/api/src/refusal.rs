@@ -17,7 +17,7 @@ pub(crate) fn command_error(error: CommandError, not_found: impl FnOnce() -> Api
         CommandError::NotConfirmed { failure, reason } => {
             let status = match failure {
                 SledFailure::Timeout => StatusCode::GATEWAY_TIMEOUT,
-                SledFailure::Transport => StatusCode::BAD_GATEWAY,
+                SledFailure::Transport | SledFailure::NotSent => StatusCode::BAD_GATEWAY,
                 SledFailure::Busy => {
                     return ApiError::unavailable(format!("recorded, not confirmed: {reason}"));
                 }
@@ -122,6 +122,12 @@ mod tests {
             ),
             (
                 not_confirmed(SledFailure::Transport),
+                502,
+                "Internal",
+                "recorded, not confirmed: the sled is away",
+            ),
+            (
+                not_confirmed(SledFailure::NotSent),
                 502,
                 "Internal",
                 "recorded, not confirmed: the sled is away",

@@ -60,7 +60,10 @@ async fn register(
     if own.zip(request.store_id).is_some_and(|(own, its)| own != its) {
         return Err(intake_error(ControlPlaneError::OtherStore));
     }
-    let _place = place(&app.registrations, "registrations")?;
+    let _place = place(&app.registrations, "registrations").or_else(|full| {
+        let is_known = app.control.has_registered(lifecycle::SledId::new(request.sled_id.as_uuid()));
+        if is_known { place(&app.registrations_known, "registrations") } else { Err(full) }
+    })?;
     let lease = app.control.intake().register(request).await.map_err(intake_error)?;
     Ok(Json(SledLease { store_id: own, ..lease }))
 }

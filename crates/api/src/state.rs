@@ -137,6 +137,8 @@ pub(crate) struct App {
     /// One permit per report of a sled being worked on, and one per registration.
     pub(crate) reports: Semaphore,
     pub(crate) registrations: Semaphore,
+    /// One permit more per registration of a sled that has registered before.
+    pub(crate) registrations_known: Semaphore,
     /// One permit per open feed of events.
     pub(crate) feeds: Arc<Semaphore>,
     /// Taken by who folds the fleet of another moment: one at a time.
@@ -172,6 +174,7 @@ impl App {
         let permits = Semaphore::new(config.requests_max);
         let (reports, registrations) =
             (Semaphore::new(config.reports_max), Semaphore::new(config.registrations_max));
+        let registrations_known = Semaphore::new(config.registrations_known_max);
         let feeds = Arc::new(Semaphore::new(config.feeds_max));
         let (doors, traffic) = (Doors::default(), Traffic::default());
         Arc::new(Self {
@@ -186,6 +189,7 @@ impl App {
             permits,
             reports,
             registrations,
+            registrations_known,
             feeds,
             folding: Arc::new(Semaphore::new(1)),
             doors,

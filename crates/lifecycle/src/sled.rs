@@ -1,8 +1,8 @@
 //! A sled as the log knows it: what it is, which boot it is in, whether it takes new VMMs.
 //!
 //! Invariants:
-//! * The lease epoch rises with every boot, and with the first registration after a lease that expired; it never
-//!   falls or repeats.
+//! * The lease epoch rises with every boot, with the first registration after a lease that expired, and with one that
+//!   says that the sled has held a higher one: a log that was restored has forgotten some. It never falls or repeats.
 //! * Whether its VMMs run on a lease, and of which length, is the same for the whole of an epoch: a VMM can only
 //!   be registered in an epoch by a sled that took the epoch together with its lease.
 //! * Only a sled with a lease can lose it, and none is in an epoch from then until it registers again.
@@ -91,7 +91,17 @@ pub struct Registration {
     pub properties: SledProperties,
     /// Its boot.
     pub boot: BootId,
+    /// The highest epoch that it has taken so far, as it says itself.
+    pub held: Option<LeaseEpoch>,
 }
+
+/// How much higher than the log's an epoch may be that a sled says it has held: more boots and expired leases than
+/// are lost with the log since any backup.
+pub const EPOCH_LEAD_MAX: u64 = 1 << 16;
+
+/// Highest epoch that is granted. A sled that has claimed its way up to here, which takes as many registrations as
+/// nobody has time for, has harmed itself only.
+pub const EPOCH_MAX: u64 = 1 << 52;
 
 /// Why a registration is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,6 +113,11 @@ pub enum RegistrationRefused {
     /// of the present boot gone while their guests run.
     #[error("the registration is of an earlier boot of the sled")]
     PastBoot,
+    /// It says that it has held an epoch that no log of its past has granted.
+    #[error(
+        "the sled says it has held an epoch far above every one that it was granted; expunge it and give it a new id"
+    )]
+    EpochOutOfReach,
 }
 
 /// Whether a registration names a boot that only the sled itself can vouch for. It was sent some time ago:
@@ -138,12 +153,17 @@ pub fn register(
         });
     }
     let boot = state.and_then(|sled| sled.boot);
+    let own = boot.map_or(LeaseEpoch::ZERO, |(_, epoch)| epoch);
+    let highest = registration.held.map_or(own, |held| held.max(own));
+    if highest.get() - own.get() > EPOCH_LEAD_MAX || highest.get() >= EPOCH_MAX {
+        return Err(RegistrationRefused::EpochOutOfReach);
+    }
+    let epoch = highest.next();
     if boot.is_none_or(|(boot, _)| boot != registration.boot) {
-        let epoch = boot.map_or(LeaseEpoch::ZERO, |(_, epoch)| epoch).next();
         events.push(SledEvent::Booted { boot: registration.boot, epoch });
         events.extend(lease.map(|seconds| SledEvent::LeaseBegan { epoch, seconds: Some(seconds) }));
-    } else if let (Some((_, epoch)), true) = (boot, state.is_some_and(|sled| sled.lapsed.is_some())) {
-        events.push(SledEvent::LeaseBegan { epoch: epoch.next(), seconds: lease });
+    } else if highest > own || state.is_some_and(|sled| sled.lapsed.is_some()) {
+        events.push(SledEvent::LeaseBegan { epoch, seconds: lease });
     }
     Ok(events)
 }
@@ -288,7 +308,12 @@ mod tests {
             id: SledId::new(Uuid::from_u128(1)),
             properties,
             boot: BootId::new(Uuid::from_u128(boot)),
+            held: None,
         }
+    }
+
+    fn holding(boot: u128, held: u64) -> Registration {
+        Registration { held: Some(LeaseEpoch::new(held)), ..registration(boot) }
     }
 
     fn fold(registrations: &[Registration]) -> Sled {
@@ -313,6 +338,44 @@ mod tests {
         assert_eq!(epoch(&[1, 1, 1]), 1);
         assert_eq!(epoch(&[1, 2]), 2);
         assert_eq!(epoch(&[1, 2, 3]), 3);
+    }
+
+    #[test]
+    fn an_epoch_is_above_every_one_that_the_sled_has_held() {
+        for (registrations, expected) in [
+            (vec![holding(1, 5)], 6),
+            (vec![holding(1, 5), holding(1, 6)], 6),
+            // A repeat of what was sent before it took the last.
+            (vec![holding(1, 5), holding(1, 5)], 6),
+            (vec![registration(1), holding(1, 1)], 1),
+            (vec![registration(1), holding(1, 4)], 5),
+            (vec![registration(1), holding(2, 4)], 5),
+            (vec![registration(1), registration(2), holding(2, 1)], 2),
+            (vec![holding(1, EPOCH_LEAD_MAX)], EPOCH_LEAD_MAX + 1),
+        ] {
+            let state = fold(&registrations);
+            assert_eq!(state.boot.unwrap().1.get(), expected, "{registrations:?}");
+        }
+    }
+
+    #[test]
+    fn an_epoch_cannot_be_claimed_out_of_reach() {
+        let state = fold(&[registration(1)]);
+        let far = [EPOCH_LEAD_MAX + 2, EPOCH_MAX, u64::MAX];
+        for held in far {
+            for boot in [1, 2] {
+                let refused = register(Some(&state), &holding(boot, held), None);
+                assert_eq!(refused, Err(RegistrationRefused::EpochOutOfReach), "{held}");
+            }
+            assert_eq!(
+                register(None, &holding(1, held), None),
+                Err(RegistrationRefused::EpochOutOfReach),
+                "{held}"
+            );
+        }
+        let mut worn = state;
+        worn.boot = worn.boot.map(|(boot, _)| (boot, LeaseEpoch::new(EPOCH_MAX)));
+        assert_eq!(register(Some(&worn), &registration(2), None), Err(RegistrationRefused::EpochOutOfReach));
     }
 
     #[test]

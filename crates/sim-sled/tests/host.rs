@@ -116,6 +116,24 @@ fn an_expunged_sled_kills_its_vmms_and_never_registers_again() {
 }
 
 #[test]
+fn no_epoch_below_one_that_was_held_is_taken_not_even_in_a_later_boot() {
+    let held = |sled: &Sled| sled.registration().unwrap().held_epoch.map(LeaseEpoch::get);
+    assert_eq!(held(&Sled::new(config(1, Mode::Explicit), boot(1))), None);
+    let mut sled = leased();
+    sled.unregistered(SECOND);
+    assert_eq!(held(&sled), Some(3));
+    sled.registered(SECOND, SECOND, boot(1), lease(2, 10));
+    assert_eq!(sled.host().lease_epoch(), None, "what was sent under it may still be on its way");
+    sled.reboot(2 * SECOND, boot(2));
+    assert_eq!(held(&sled), Some(3));
+    sled.registered(2 * SECOND, 2 * SECOND, boot(2), lease(2, 10));
+    assert_eq!(sled.host().lease_epoch(), None);
+    sled.registered(2 * SECOND, 2 * SECOND, boot(2), lease(4, 10));
+    assert_eq!(sled.host().lease_epoch(), Some(LeaseEpoch::new(4)));
+    assert_eq!(status(&sled.handle(2 * SECOND, register(vmm(7), body(7, None)))), 412, "the third");
+}
+
+#[test]
 fn a_reboot_starts_empty_and_refuses_what_was_sent_before_it() {
     let mut sled = leased();
     sled.handle(0, Request::Unregister { vmm: vmm(7), lease_epoch: EPOCH }).unwrap();

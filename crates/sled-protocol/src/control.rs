@@ -47,10 +47,14 @@ pub struct RegisterSled {
     /// The log of the control plane that it belongs to, once it does: another control plane must not take it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store_id: Option<StoreId>,
+    /// The highest epoch that it has ever taken: what it is granted is never below, even by a log that was restored.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_epoch: Option<LeaseEpoch>,
 }
 
 impl RegisterSled {
-    /// Refuses nil ids, texts that are empty, too long or hold control characters, and absurd resources.
+    /// Refuses nil ids, texts that are empty, too long or hold control characters, absurd resources, and an epoch
+    /// out of range.
     pub fn validate(&self) -> Result<(), Invalid> {
         self.sled_id.validate("sled_id")?;
         self.boot_id.validate("boot_id")?;
@@ -59,6 +63,9 @@ impl RegisterSled {
         check_text("api_addr", &self.api_addr)?;
         if let Some(store) = self.store_id {
             store.validate("store_id")?;
+        }
+        if let Some(held) = self.held_epoch {
+            held.validate("held_epoch")?;
         }
         self.resources.validate()
     }

@@ -127,13 +127,16 @@ pub enum SledError {
     /// The connection could not be made or broke.
     #[error("the sled could not be reached, or not until its answer: {0}")]
     Transport(String),
+    /// It was not even tried, so the sled certainly did not act; it has refused nothing either.
+    #[error("the sled was not asked: {0}")]
+    NotSent(String),
     /// The answer could not be understood, though the sled took the request.
     #[error("the sled's answer is not one that the protocol allows: {0}")]
     BadAnswer(String),
 }
 
 impl SledError {
-    /// Whether the sled certainly did not act: a refusal, as against an unknown outcome.
+    /// Whether the sled has refused: the answer to the request, as against one that is to be sent again.
     pub const fn is_definite(&self) -> bool {
         match self {
             Self::Malformed(_)
@@ -148,6 +151,7 @@ impl SledError {
             | Self::ServerError { .. }
             | Self::Timeout
             | Self::Transport(_)
+            | Self::NotSent(_)
             | Self::BadAnswer(_) => false,
         }
     }
@@ -163,7 +167,7 @@ impl SledError {
             Self::NoRoom => Some(507),
             Self::ChannelFull => Some(503),
             Self::Refused { status, .. } | Self::ServerError { status, .. } => Some(*status),
-            Self::Timeout | Self::Transport(_) | Self::BadAnswer(_) => None,
+            Self::Timeout | Self::Transport(_) | Self::NotSent(_) | Self::BadAnswer(_) => None,
         }
     }
 
@@ -182,6 +186,7 @@ impl SledError {
             | Self::ServerError { .. }
             | Self::Timeout
             | Self::Transport(_)
+            | Self::NotSent(_)
             | Self::BadAnswer(_) => None,
         }
     }
@@ -347,8 +352,13 @@ mod tests {
 
     #[test]
     fn what_no_sled_says_is_never_definite() {
-        for error in [SledError::Timeout, SledError::Transport("t".into()), SledError::BadAnswer("b".into())]
-        {
+        let unsaid = |of: fn(String) -> SledError| of("u".to_owned());
+        for error in [
+            SledError::Timeout,
+            unsaid(SledError::Transport),
+            unsaid(SledError::NotSent),
+            unsaid(SledError::BadAnswer),
+        ] {
             assert_eq!((error.status(), error.is_definite()), (None, false));
         }
         let proxy_says_404 = SledError::from_answer(404, &ErrorBody::default());

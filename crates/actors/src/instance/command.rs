@@ -261,6 +261,9 @@ impl Shell {
             Answer::Unknown(SledFailure::Transport) => {
                 not_confirmed(SledFailure::Transport, "cannot be reached")
             }
+            Answer::Unknown(SledFailure::NotSent) => {
+                not_confirmed(SledFailure::NotSent, "was not asked, because it does not answer")
+            }
             Answer::Unknown(SledFailure::Busy) => not_confirmed(SledFailure::Busy, "is busy"),
             Answer::Unknown(SledFailure::Server) => not_confirmed(SledFailure::Server, "failed"),
         };

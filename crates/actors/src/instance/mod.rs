@@ -62,7 +62,7 @@ pub(crate) enum InstanceMsg {
 }
 
 /// What became of a call to a sled.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
     /// The sled's word.
     Definite(EffectResult),

@@ -2,6 +2,7 @@
 
 use super::shell::{Given, Shell};
 use super::{Answer, InstanceMsg};
+use crate::answer::SledFailure;
 use crate::convert::VmmRequest;
 use journal::Actor as Who;
 use lifecycle::input::{EffectResult, Input};
@@ -86,7 +87,8 @@ impl Shell {
         let state = self.state.as_ref().expect("effects are derived from a state");
         let request = VmmRequest::new(state, effect, self.env.clock.now());
         self.sleds.call(request, self.me.clone());
-        let pause = self.env.jittered(self.env.limits.effect_recheck + self.env.limits.sled_call * 4);
+        let pause =
+            self.env.jittered(self.env.limits.effect_recheck + self.env.limits.sled_call.longest() * 4);
         let due = self.me.send_after(pause, move || InstanceMsg::SendAgain(effect)).abort_handle();
         if let Some(sending) = self.sending.get_mut(&effect) {
             sending.due = Some(Timer::new(due));
@@ -158,7 +160,10 @@ impl Shell {
             self.env.limits.effect_recheck
         } else {
             sending.attempts = sending.attempts.saturating_add(1);
-            backoff(sending.attempts)
+            let pause = backoff(sending.attempts);
+            // What was held back goes out as soon as it may: it loads nobody.
+            let is_held_back = answer == Answer::Unknown(SledFailure::NotSent);
+            if is_held_back { pause.min(self.env.limits.sled_probe) } else { pause }
         };
         let pause = self.env.jittered(pause);
         let due = self.me.send_after(pause, move || InstanceMsg::SendAgain(effect)).abort_handle();

@@ -2,11 +2,13 @@
 
 use super::addresses::{self, NatKey, V2pKey};
 use super::desk::{Desk, ReadAt};
+use crate::env::Limits;
 use lifecycle::VmmId;
 use lifecycle::network::{Key, Mapping};
 use sled_protocol::{self as wire, Producers, PushError, SledClient, SledError, Switch, limits};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Why a push did not happen, or may not have.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -64,6 +66,11 @@ pub(super) trait Peer: Send + Sync + 'static {
     where
         Self: Sized;
 
+    /// How long one of the following may take.
+    fn patience(&self, limits: &Limits) -> Duration {
+        limits.push.call
+    }
+
     /// What it holds: keys with their generations.
     fn list(&self) -> impl Future<Output = Result<BTreeMap<Self::Key, u64>, PushFailed>> + Send;
     /// Sets entries, at most [`Self::BATCH_MAX`].
@@ -108,6 +115,10 @@ impl Peer for SledPeer {
 
     fn changed(desk: &Desk, since: u64) -> Option<Wishes<Self>> {
         Some(wishes(desk.mappings_since(since)?, |(key, mapping)| v2p_wish(key, &mapping)))
+    }
+
+    fn patience(&self, limits: &Limits) -> Duration {
+        limits.sled_call.network
     }
 
     async fn list(&self) -> Result<BTreeMap<V2pKey, u64>, PushFailed> {

@@ -148,7 +148,7 @@ impl<P: Peer> Pusher<P> {
 
     /// Bounds a call, whatever the peer does.
     async fn within<T>(&self, call: impl Future<Output = Result<T, PushFailed>>) -> Result<T, PushFailed> {
-        let patience = self.args.env.limits.push.call;
+        let patience = self.args.peer.patience(&self.args.env.limits);
         let late = || PushFailed::Failed(format!("no answer within {} s", patience.as_secs_f32()));
         timeout(patience, call).await.unwrap_or_else(|_| Err(late()))
     }

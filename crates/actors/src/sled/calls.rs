@@ -32,19 +32,21 @@ impl Shell {
             return;
         }
         let (permits, me, ledger) = (Arc::clone(&self.permits), self.me.clone(), self.ledger.clone());
-        let (epoch, patience) = (wire::LeaseEpoch::new(epoch.get()), self.env.limits.sled_call);
+        let epoch = wire::LeaseEpoch::new(epoch.get());
         tokio::spawn(async move {
             let source_addr = source_addr(&ledger, &request).await;
             let Ok(_permit) = permits.acquire_owned().await else {
                 return;
             };
-            let outcome = within(patience, perform(client.as_ref(), epoch, &request, source_addr)).await;
-            let _ = me.cast(match &outcome {
-                Err(SledError::Timeout | SledError::Transport(_)) => {
-                    SledMsg::NotHeard(outcome_text(&outcome))
+            let outcome = perform(client.as_ref(), epoch, &request, source_addr).await;
+            match &outcome {
+                Err(error @ (SledError::Timeout | SledError::Transport(_))) => {
+                    let _ = me.cast(SledMsg::NotHeard(error.to_string()));
                 }
-                Ok(_) | Err(_) => SledMsg::Heard,
-            });
+                // That nothing was sent says nothing of the sled.
+                Err(SledError::NotSent(_)) => {}
+                Ok(_) | Err(_) => drop(me.cast(SledMsg::Heard)),
+            }
             let answer = match outcome {
                 Ok(report) => {
                     Answer::Definite(EffectResult::Done(report.map(|state| convert::report(&state))))
@@ -73,15 +75,15 @@ impl Shell {
     ) {
         let Some(client) = self.client() else {
             // Whoever asked may have gone.
-            let _ = reply.send(Err(SledError::Transport("it is not connected".to_owned())));
+            let _ = reply.send(Err(SledError::NotSent("it is not connected".to_owned())));
             return;
         };
-        let (permits, patience) = (Arc::clone(&self.permits), self.env.limits.sled_call);
+        let permits = Arc::clone(&self.permits);
         tokio::spawn(async move {
             let Ok(_permit) = permits.acquire_owned().await else {
                 return;
             };
-            let read = within(patience, client.serial(vmm, range)).await;
+            let read = client.serial(vmm, range).await;
             let bad = |invalid: wire::Invalid| SledError::BadAnswer(invalid.to_string());
             let _ = reply.send(read.and_then(|data| data.validate().map(|()| data).map_err(bad)));
         });
@@ -93,12 +95,12 @@ impl Shell {
             return;
         };
         let (permits, sled) = (Arc::clone(&self.permits), self.id);
-        let (epoch, patience) = (wire::LeaseEpoch::new(epoch.get()), self.env.limits.sled_call);
+        let epoch = wire::LeaseEpoch::new(epoch.get());
         tokio::spawn(async move {
             let Ok(_permit) = permits.acquire_owned().await else {
                 return;
             };
-            if let Err(error) = within(patience, client.unregister(vmm, epoch)).await {
+            if let Err(error) = client.unregister(vmm, epoch).await {
                 tracing::warn!(%sled, %vmm, %error, "orphan could not be unregistered");
             }
         });
@@ -111,10 +113,6 @@ pub(super) async fn within<T>(
     call: impl Future<Output = Result<T, SledError>>,
 ) -> Result<T, SledError> {
     tokio::time::timeout(patience, call).await.unwrap_or(Err(SledError::Timeout))
-}
-
-fn outcome_text(outcome: &Result<Option<SledVmmState>, SledError>) -> String {
-    outcome.as_ref().err().map(ToString::to_string).unwrap_or_default()
 }
 
 /// What tells the order to give a migration up from the one to begin it, which goes by the migration's id. Wide,
@@ -152,7 +150,7 @@ async fn perform(
         }
         Effect::MigrationTarget { migration, .. } => {
             let (Some((source, _)), Some(src_addr)) = (request.source, source_addr) else {
-                return Err(SledError::Transport("the source's address is not known".to_owned()));
+                return Err(SledError::NotSent("the source's address is not known".to_owned()));
             };
             let src_propolis_id = convert::propolis(source);
             let wanted = RequestedState::MigrationTarget { src_propolis_id, src_addr };

@@ -7,7 +7,6 @@
 //! A sled whose inventory is what it was says only that. If the log expects nothing else of it there is nothing to do;
 //! if it does, all of it is asked for. So what is sent per period grows with the sleds, and not with their VMMs.
 
-use super::calls::within;
 use super::{Shell, SledMsg};
 use crate::convert;
 use crate::instance::{InstanceMsg, Timer};
@@ -15,7 +14,7 @@ use crate::timers::TimerName;
 use journal::StreamName;
 use lifecycle::input::Input;
 use lifecycle::vmm::Evidence;
-use lifecycle::{BootId, InstanceId, VmmId};
+use lifecycle::{BootId, InstanceId, Timestamp, VmmId};
 use sled_protocol::{Inventory, InventoryTag, InventoryVmm, Listing, SledError};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -23,8 +22,6 @@ use std::time::Duration;
 
 /// How soon a sled that could not be found is looked for again.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
-/// How soon a sled that did not answer is asked again.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
 
 /// What a sled listed last, as far as it tells whether the log expects the same.
 pub(super) struct Listed {
@@ -45,15 +42,27 @@ impl Listed {
 }
 
 impl Shell {
+    /// Plans the next look: sooner at a sled that does not answer.
+    pub(super) fn plan_watch(&mut self) {
+        let limits = &self.env.limits;
+        let period = if self.status.unreachable.is_some() {
+            limits.sled_probe.min(limits.inventory_period)
+        } else {
+            limits.inventory_period
+        };
+        self.watch_after(self.env.jittered(period));
+    }
+
+    fn watch_after(&mut self, pause: Duration) {
+        let due = self.me.send_after(pause, || SledMsg::Watch).abort_handle();
+        let micros = u64::try_from(pause.as_micros()).unwrap_or(u64::MAX);
+        let at = Timestamp::from_micros(self.env.clock.now().micros().saturating_add(micros));
+        self.watch = Some((Timer::new(due), at));
+    }
+
     /// Asks, unless an answer is under way; plans the next time.
     pub(super) fn ask_inventory(&mut self) {
-        let period = if self.status.unreachable.is_some() {
-            ASK_AGAIN.min(self.env.limits.inventory_period)
-        } else {
-            self.env.limits.inventory_period
-        };
-        let pause = self.env.jittered(period);
-        self.watch = Some(Timer::new(self.me.send_after(pause, || SledMsg::Watch).abort_handle()));
+        self.plan_watch();
         if self.state.as_ref().is_some_and(|sled| sled.expunged.is_some()) {
             // It is never contacted again; the period goes on, for what is placed on it at the last moment.
             return;
@@ -63,8 +72,7 @@ impl Shell {
                 self.not_heard("its agent's address leads nowhere".to_owned());
             } else {
                 // A sled in this process registers a moment before it can be found.
-                let soon = self.me.send_after(LOOK_AGAIN, || SledMsg::Watch).abort_handle();
-                self.watch = Some(Timer::new(soon));
+                self.watch_after(LOOK_AGAIN);
             }
             return;
         };
@@ -74,11 +82,11 @@ impl Shell {
         }
         self.is_asking = true;
         let (me, permits) = (self.me.clone(), Arc::clone(&self.permits));
-        let (asked_at, patience) = (self.env.log.durable().get(), self.env.limits.sled_call);
+        let asked_at = self.env.log.durable().get();
         let known = self.listed.as_ref().map(|listed| listed.tag.clone());
         tokio::spawn(async move {
             let result = match permits.acquire_owned().await {
-                Ok(_permit) => within(patience, client.inventory_unless(known)).await,
+                Ok(_permit) => client.inventory_unless(known).await,
                 Err(_) => Err(SledError::Timeout),
             };
             // The actor may have ended.

@@ -7,7 +7,8 @@
 //! Invariants:
 //! * Both clocks may be off by [`CLOCK_OFF_PPM_MAX`] in rate, in opposite directions: whatever ran on the lease is
 //!   dead before it is called dead (`lease_wait`).
-//! * The end of the lease is durable before any VMM is told of it; a renewal that is handled later is refused.
+//! * The end of the lease is durable before any VMM is told of it; a renewal that is handled later is refused, and one
+//!   that comes in between is put off ([`super::standing`]).
 //! * A sled whose epoch has no lease never loses it.
 
 use super::{Shell, SledMsg};
@@ -49,10 +50,9 @@ pub fn lease_wait(seconds: u64, grace: Duration) -> Duration {
     Duration::from_secs(seconds).saturating_add(grace.max(lease_grace_min(seconds)))
 }
 
-/// When the lease was last renewed, and the timer that looks whether it has expired.
+/// The timer that looks whether the lease has expired.
 #[derive(Default)]
 pub(super) struct Clock {
-    renewed: Option<(Instant, Timestamp)>,
     timer: Option<Timer>,
 }
 
@@ -72,9 +72,10 @@ impl Shell {
     pub(super) fn lease_renewed(&mut self) {
         let Some(seconds) = self.state.as_ref().and_then(Sled::running_lease) else {
             self.lease = Clock::default();
+            self.standing.count_from(None);
             return;
         };
-        self.lease.renewed = Some((Instant::now(), self.env.clock.now()));
+        self.standing.count_from(Some((Instant::now(), self.env.clock.now())));
         if self.lease.timer.is_none() {
             self.look_at_lease(lease_wait(seconds, self.env.limits.sled_lease_grace));
         }
@@ -88,21 +89,22 @@ impl Shell {
     /// Ends the lease if it was not renewed since the timer was set; looks again later if it was.
     pub(super) async fn on_lease_due(&mut self) -> Result<(), ActorProcessingErr> {
         self.lease.timer = None;
-        let running = self.state.as_ref().and_then(Sled::running_lease);
-        let (Some(seconds), Some((renewed, _))) = (running, self.lease.renewed) else {
+        let state = self.state.as_ref();
+        let running = state.and_then(Sled::running_lease).zip(state.and_then(expire));
+        let (Some((seconds, expired)), Some(_)) = (running, self.standing.renewed()) else {
             return Ok(());
         };
         let wait = lease_wait(seconds, self.env.limits.sled_lease_grace);
-        if let Some(left) = wait.checked_sub(renewed.elapsed()).filter(|left| !left.is_zero()) {
+        if let Err(left) = self.standing.begin_end(wait) {
             self.look_at_lease(left);
             return Ok(());
         }
-        let expired: Vec<_> = self.state.as_ref().and_then(expire).into_iter().collect();
-        if let Err(error) = self.append(&expired, &Context::of(Who::Daemon)).await {
+        if let Err(error) = self.append(&[expired], &Context::of(Who::Daemon)).await {
             tracing::warn!(sled = %self.id, %error, "the end of a lease could not be recorded");
             if error.ends_owner() {
                 return Err(error.into());
             }
+            self.standing.end_refused();
             self.look_at_lease(TRY_AGAIN);
             return Ok(());
         }
@@ -114,7 +116,7 @@ impl Shell {
     pub(super) fn lease_status(&self) -> Option<LeaseStatus> {
         let sled = self.state.as_ref()?;
         let (seconds, began) = (sled.lease?, sled.time_created);
-        let renewed = self.lease.renewed.map_or(began, |(_, renewed)| renewed);
+        let renewed = self.standing.renewed().map_or(began, |(_, renewed)| renewed);
         Some(LeaseStatus { seconds, renewed, expired: sled.lapsed })
     }
 }

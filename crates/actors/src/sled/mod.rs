@@ -8,11 +8,15 @@ mod calls;
 mod drain;
 mod inventory;
 mod lease;
+mod line;
 mod registering;
+mod standing;
 
 pub(crate) use drain::Asked;
 pub use drain::DrainStatus;
 pub use lease::{CLOCK_OFF_PPM_MAX, LeaseStatus, lease_grace_min, lease_wait};
+pub use line::CircuitStatus;
+pub(crate) use standing::Standing;
 
 use crate::answer::{CommandError, RequestContext};
 use crate::boards::Boards;
@@ -29,6 +33,7 @@ use lifecycle::input::Input;
 use lifecycle::sled::{Registration, Sled, SledCommand, decide, evolve};
 use lifecycle::vmm::Evidence;
 use lifecycle::{BootId, LeaseEpoch, Rejected, SledId, Timestamp};
+use line::Line;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use sled_protocol::{self as wire, ControlPlaneError, SledClient, SledLease};
 use std::sync::Arc;
@@ -81,6 +86,10 @@ pub struct SledStatus {
     pub last_contact: Option<Timestamp>,
     /// Why it cannot be reached, and since when, if it cannot.
     pub unreachable: Option<(String, Timestamp)>,
+    /// Whether requests to it are held back, because it did not answer so often.
+    pub circuit: Option<CircuitStatus>,
+    /// Requests that were held back so far.
+    pub held_back: u64,
     /// Calls to it that are under way.
     pub calls: usize,
     /// Its lease, if its VMMs run on one.
@@ -97,6 +106,7 @@ pub(crate) struct SledArgs {
     pub(crate) instances: Instances,
     pub(crate) network: Network,
     pub(crate) boards: Boards,
+    pub(crate) standing: Arc<Standing>,
 }
 
 /// Loading happens in the actor's own task, never in its supervisor's.
@@ -124,11 +134,13 @@ pub(crate) struct Shell {
     fenced_at: u64,
     fence: Evidence,
     lease: lease::Clock,
+    standing: Arc<Standing>,
     client: Option<Arc<dyn SledClient>>,
+    circuit: Arc<line::Circuit>,
     permits: Arc<Semaphore>,
     status: SledStatus,
     /// The next look at the inventory; dropping it cancels it.
-    watch: Option<crate::instance::Timer>,
+    watch: Option<(crate::instance::Timer, Timestamp)>,
     is_asking: bool,
     /// What it listed last, if it says when that is still so.
     listed: Option<inventory::Listed>,
@@ -200,7 +212,10 @@ impl Actor for SledActor {
                 // Whoever asked may have gone.
                 let drain = shell.drain.as_ref().map(drain::Drain::status);
                 let lease = shell.lease_status();
-                let _ = reply.send(SledStatus { calls, lease, drain, ..shell.status.clone() });
+                let next_probe = shell.watch.as_ref().map(|(_, at)| *at).filter(|_| !shell.is_asking);
+                let (circuit, held_back) = (shell.circuit.status(next_probe), shell.circuit.held_back());
+                let status = SledStatus { calls, circuit, held_back, lease, drain, ..shell.status.clone() };
+                let _ = reply.send(status);
             }
         }
         Ok(())
@@ -209,7 +224,7 @@ impl Actor for SledActor {
 
 impl Shell {
     async fn load(args: SledArgs, me: ActorRef<SledMsg>) -> Result<Self, ActorProcessingErr> {
-        let SledArgs { env, id, ledger, instances, network, boards } = args;
+        let SledArgs { env, id, ledger, instances, network, boards, standing } = args;
         let (writer, records) = Writer::open(Arc::clone(&env), StreamName::Sled(id)).await?;
         let (mut state, mut fenced) = (None, (0, Evidence::SledRebooted));
         for Recorded { event, meta, .. } in &records {
@@ -219,7 +234,7 @@ impl Shell {
             }
         }
         let (fenced_at, fence) = fenced;
-        let permits = Arc::new(Semaphore::new(env.limits.sled_calls_max));
+        let (permits, circuit) = (Arc::new(Semaphore::new(env.limits.sled_calls_max)), standing.circuit());
         let mut shell = Self {
             env,
             id,
@@ -233,7 +248,9 @@ impl Shell {
             fenced_at,
             fence,
             lease: lease::Clock::default(),
+            standing,
             client: None,
+            circuit,
             permits,
             status: SledStatus::default(),
             watch: None,
@@ -251,6 +268,7 @@ impl Shell {
         shell.tell_of_fence().await;
         // What was renewed before this start is not known: the lease counts from here.
         shell.lease_renewed();
+        shell.standing.publish(shell.state.as_ref());
         shell.ask_inventory();
         shell.plan_drain();
         Ok(shell)
@@ -266,11 +284,14 @@ impl Shell {
     }
 
     fn connect(&mut self) {
-        self.client = self
+        let client = self
             .state
             .as_ref()
             .filter(|sled| sled.expunged.is_none())
             .and_then(|sled| self.env.connector.connect(self.id, &sled.properties.address));
+        let (circuit, env, actor) = (Arc::clone(&self.circuit), Arc::clone(&self.env), self.me.clone());
+        self.client =
+            client.map(|client| Arc::new(Line { client, circuit, env, actor }) as Arc<dyn SledClient>);
     }
 
     fn epoch(&self) -> Option<LeaseEpoch> {
@@ -337,6 +358,7 @@ impl Shell {
                 (self.fenced_at, self.fence) = (meta.position, fence);
             }
         }
+        self.standing.publish(self.state.as_ref());
         Ok(())
     }
 
@@ -379,6 +401,7 @@ impl Shell {
     }
 
     fn heard(&mut self) {
+        self.circuit.heard();
         self.status.last_contact = Some(self.env.clock.now());
         if let Some((why, since)) = self.status.unreachable.take() {
             tracing::info!(sled = %self.id, why, since = since.micros(), "sled can be reached again");
@@ -393,6 +416,8 @@ impl Shell {
             self.ledger.reachable(self.id, false);
             self.network.lost(self.id);
             self.status.unreachable = Some((why, self.env.clock.now()));
+            // From here on the watch is what finds it again, and it looks more often.
+            self.plan_watch();
         }
     }
 }

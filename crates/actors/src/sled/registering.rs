@@ -3,6 +3,8 @@
 //! A boot that the log does not know needs the sled's own word, and that can take as long as a call. The question is a
 //! task of its own, so that renewals are answered meanwhile. Its answer counts only if nothing was recorded of the sled
 //! since it was asked: then it is as if the sled had been asked and nothing else had happened.
+//!
+//! Renewals do not come here but while the actor loads: see [`super::standing`].
 
 use super::calls::within;
 use super::{Shell, SledMsg};
@@ -63,6 +65,7 @@ impl Shell {
         register(self.state.as_ref(), registration, lease).map_err(|refused| match refused {
             RegistrationRefused::Expunged => ControlPlaneError::Expunged,
             RegistrationRefused::PastBoot => ControlPlaneError::StaleEpoch,
+            RegistrationRefused::EpochOutOfReach => ControlPlaneError::Malformed(refused.to_string()),
         })
     }
 
@@ -149,19 +152,14 @@ impl Shell {
         self.state.as_ref().map_or(0, |sled| sled.version)
     }
 
-    /// Extends the lease, if there is one; the answer says whether the sled is who it believes to be. A lease that
-    /// was found expired stays so: the sled must register into the next epoch.
+    /// A renewal that came before this actor had loaded its stream. By now it is answered as any other is.
     pub(super) fn on_renew(&mut self, boot: BootId, epoch: LeaseEpoch) -> Result<(), ControlPlaneError> {
-        let sled = self.state.as_ref().ok_or(ControlPlaneError::Unknown)?;
-        if sled.expunged.is_some() {
-            return Err(ControlPlaneError::Expunged);
+        let answer = self.standing.renew(boot, epoch, self.env.clock.now());
+        let answer = answer.unwrap_or(Err(ControlPlaneError::Unknown));
+        if answer.is_ok() {
+            self.heard();
         }
-        if sled.boot.map(|(boot, _)| boot) != Some(boot) || sled.epoch() != Some(epoch) {
-            return Err(ControlPlaneError::StaleEpoch);
-        }
-        self.lease_renewed();
-        self.heard();
-        Ok(())
+        answer
     }
 }
 
@@ -170,7 +168,7 @@ async fn answers(env: &Env, sled: SledId, address: &str, boot: BootId) -> bool {
     let Some(client) = env.connector.connect(sled, address) else {
         return false;
     };
-    let answer = within(env.limits.sled_call, client.inventory()).await;
+    let answer = within(env.limits.sled_call.inventory, client.inventory()).await;
     answer.is_ok_and(|inventory| {
         inventory.sled_id.as_uuid() == sled.uuid() && inventory.boot_id.as_uuid() == boot.uuid()
     })

@@ -88,7 +88,11 @@ impl Fleet {
 
     /// A control plane with a project.
     pub async fn without_sleds(limits: Limits) -> Self {
-        let log = Arc::new(SimLog::new());
+        Self::over(Arc::new(SimLog::new()), limits).await
+    }
+
+    /// The same over a log of the test's.
+    pub async fn over(log: Arc<SimLog>, limits: Limits) -> Self {
         let cache = Arc::new(MemCache::default());
         let devices = Devices::default();
         let (control, fatal, switchboard) =

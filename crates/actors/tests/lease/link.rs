@@ -34,6 +34,12 @@ impl Way {
         self.is_cut.send_replace(is_cut);
     }
 
+    /// Messages so far, those included that met a cut.
+    #[allow(dead_code, reason = "not every test that has links counts")]
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
     /// Takes its time; of those that meet a cut every second is lost.
     async fn pass(&self) {
         let nth = self.sent.fetch_add(1, Ordering::Relaxed);

@@ -33,6 +33,7 @@ fn register(stage: &Stage, boot_id: BootId) -> JoinHandle<Result<SledLease, Cont
         cpu_family: config.cpu_family,
         api_addr: config.api_addr,
         store_id: None,
+        held_epoch: None,
     };
     let intake = stage.fleet.control.intake();
     tokio::spawn(async move { intake.register(request).await })

@@ -199,7 +199,17 @@ fn of_sled(load: &SledLoad, status: Option<&SledStatus>, lines: &mut Lines) {
     if let Some((why, since)) = away(load, status) {
         let threads = load.held.threads;
         lines.push(|| {
-            let reason = format!("it cannot be reached, and VMMs with {threads} thread(s) are on it: {why}");
+            let held_back = status.and_then(|status| status.circuit).map(|circuit| {
+                let next = circuit.next_probe.map_or_else(|| "now".to_owned(), rfc3339);
+                format!(
+                    "; requests are held back since {}, and it is asked again {next}",
+                    rfc3339(circuit.since)
+                )
+            });
+            let held_back = held_back.unwrap_or_default();
+            let reason = format!(
+                "it cannot be reached, and VMMs with {threads} thread(s) are on it: {why}{held_back}"
+            );
             line("sled_unreachable", reason, *since)
         });
     }

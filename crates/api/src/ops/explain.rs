@@ -15,7 +15,7 @@ use journal::StreamName;
 use lifecycle::saga::SagaKind;
 use lifecycle::{Rejected, RequestId, SledId, Span};
 use projections::{Among, Order, ReadModel, SagaOutcome};
-use replay::explain::{Contact, Doing, Explanation, Present, Unreachable, explain};
+use replay::explain::{Contact, Doing, Explanation, HeldBack, Present, Unreachable, explain};
 use replay::{At, Entry};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -100,6 +100,9 @@ pub(super) async fn view(
         let contact = status.map_or_else(Contact::default, |status| Contact {
             last_heard: status.last_contact,
             unreachable: status.unreachable.map(|(reason, since)| Unreachable { reason, since }),
+            held_back: status
+                .circuit
+                .map(|circuit| HeldBack { since: circuit.since, next_probe: circuit.next_probe }),
         });
         sleds.insert(vmm.sled, (vmm.sled.to_string(), contact));
     }

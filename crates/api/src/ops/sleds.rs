@@ -9,7 +9,7 @@ use crate::selector::{self, RawPath};
 use crate::state::App;
 use crate::v1::recorded;
 use crate::v1::repeat::together;
-use actors::sled::{DrainStatus, LeaseStatus, SledStatus};
+use actors::sled::{CircuitStatus, DrainStatus, LeaseStatus, SledStatus};
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
@@ -40,6 +40,8 @@ pub(super) struct SledView {
     /// None if it was not heard from since this daemon started.
     last_contact: Option<String>,
     unreachable: Option<UnreachableView>,
+    /// None while requests are sent to it.
+    circuit: Option<CircuitView>,
     calls: usize,
     room: RoomView,
     held: RoomView,
@@ -104,6 +106,28 @@ struct UnreachableView {
     since: String,
 }
 
+/// That the sled is sent nothing but inventories, because it does not answer; it ends once it is heard from.
+#[derive(Serialize, ToSchema)]
+#[schema(as = SledCircuit)]
+struct CircuitView {
+    /// Since when.
+    open_since: String,
+    /// Requests in a row that got no answer.
+    unanswered: u32,
+    /// When it is asked again; none while it is being asked.
+    next_probe: Option<String>,
+}
+
+impl From<CircuitStatus> for CircuitView {
+    fn from(circuit: CircuitStatus) -> Self {
+        Self {
+            open_since: rfc3339(circuit.since),
+            unanswered: circuit.unanswered,
+            next_probe: circuit.next_probe.map(rfc3339),
+        }
+    }
+}
+
 #[derive(Serialize, ToSchema)]
 #[schema(as = Room)]
 struct RoomView {
@@ -134,6 +158,7 @@ fn view_of(load: SledLoad, status: Option<SledStatus>) -> SledView {
         unreachable: status
             .unreachable
             .map(|(reason, since)| UnreachableView { reason, since: rfc3339(since) }),
+        circuit: status.circuit.map(CircuitView::from),
         calls: status.calls,
         room: load.room.into(),
         held: load.held.into(),

@@ -89,6 +89,7 @@ fn refused(error: SledError) -> ApiError {
             "Internal",
             format!("the sled could not be reached: {why}"),
         ),
+        SledError::NotSent(_) => ApiError::new(StatusCode::BAD_GATEWAY, "Internal", text),
         SledError::NoSuchInstance | SledError::Gone => {
             ApiError::unavailable("the instance's VMM is not on its sled, or not yet; try again")
         }

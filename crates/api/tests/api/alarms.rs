@@ -57,7 +57,13 @@ async fn a_sled_that_is_away_with_guests_on_it_has_one_line() {
     let web = stack.running("demo", "web").await;
     let (_, sled) = stack.active(&web).await;
     let mut faults = Faults::default();
-    for kind in [RequestKind::Inventory, RequestKind::PutV2p, RequestKind::ListV2p, RequestKind::GetState] {
+    for kind in [
+        RequestKind::Inventory,
+        RequestKind::PutV2p,
+        RequestKind::ListV2p,
+        RequestKind::GetState,
+        RequestKind::SetStopped,
+    ] {
         faults = faults.always(kind, Fault::LoseRequest);
     }
     stack.misbehave(&faults);
@@ -67,6 +73,50 @@ async fn a_sled_that_is_away_with_guests_on_it_has_one_line() {
     let all = stack.get("/ops/v1/attention").await;
     let of_sled = all.body["items"].as_array().unwrap().iter().filter(|it| it["subject"] == found["subject"]);
     assert_eq!(of_sled.count(), 1, "{}", all.body);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sled_whose_circuit_is_open_says_so_wherever_one_looks() {
+    let stack = Stack::start(2).await;
+    stack.project("demo").await;
+    let web = stack.running("demo", "web").await;
+    let (_, sled) = stack.active(&web).await;
+    let path = format!("/ops/v1/sleds/{sled}");
+    assert_eq!(stack.get(&path).await.body["circuit"], json!(null));
+    let lost = [RequestKind::Inventory, RequestKind::PutV2p, RequestKind::ListV2p, RequestKind::SetStopped];
+    let lose = |faults: Faults, kind| faults.always(kind, Fault::LoseRequest);
+    stack.misbehave(&lost.into_iter().fold(Faults::default(), lose));
+    let stop = stack.call(Method::POST, &format!("/v1/instances/{web}/stop"), "").await;
+    assert_eq!(stop.status, 502, "{}", stop.body);
+    let circuit = async || stack.get(&path).await.body["circuit"].clone();
+    let mut open = circuit().await;
+    for _ in 0..600 {
+        if open["next_probe"].is_string() {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        open = circuit().await;
+    }
+    let (since, next) = (open["open_since"].as_str().unwrap(), open["next_probe"].as_str().unwrap());
+    assert!(since < next && open["unanswered"].as_u64() >= Some(5), "{open}");
+    let found = line(&stack, "sled_unreachable").await;
+    says(&found, &format!("requests are held back since {since}, and it is asked again "));
+    let explained = stack.get(&format!("/ops/v1/instances/{web}/explain")).await.body;
+    let contact = &explained["waits"][0]["contact"];
+    assert_eq!(contact["held_back"]["since"], since, "{explained}");
+    let mut counted = (0.0, 0.0);
+    for _ in 0..600 {
+        let all = crate::metrics::scrape(&stack).await;
+        counted = (all["musher_sled_circuits_open"], all["musher_sled_calls_held_back_total"]);
+        if counted.0 >= 1.0 && counted.1 >= 1.0 {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(counted.0 >= 1.0 && counted.1 >= 1.0, "{counted:?}");
+    stack.misbehave(&Faults::default());
+    stack.until(|model| model.instance_states().all(|it| it.run_state() == RunState::Stopped)).await;
+    assert_eq!(circuit().await, json!(null));
 }
 
 #[tokio::test(start_paused = true)]

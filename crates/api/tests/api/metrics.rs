@@ -7,7 +7,7 @@ use serde_json::json;
 use std::collections::BTreeMap;
 
 /// The samples of a scrape by name and labels. Fails on what is not in the format.
-async fn scrape(stack: &Stack) -> BTreeMap<String, f64> {
+pub async fn scrape(stack: &Stack) -> BTreeMap<String, f64> {
     let request = Request::builder().uri("/metrics").body(Body::empty()).unwrap();
     let response = stack.raw(request).await;
     assert_eq!(response.status(), 200);

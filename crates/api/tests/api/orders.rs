@@ -204,6 +204,7 @@ async fn a_sled_is_cordoned_drained_opened_again_and_expunged() {
         keys(&cordoned.body),
         [
             "calls",
+            "circuit",
             "cpu_family",
             "drain",
             "epoch",

@@ -1,7 +1,7 @@
 //! What sleds call.
 
 use crate::stack::{Stack, sled_id};
-use api::{ApiConfig, serve_sleds};
+use api::{ApiConfig, serve_sleds, sled_router};
 use axum::body::Body;
 use axum::http::{Method, Request};
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ use sled_protocol::{
 };
 use std::time::Duration;
 use tokio::net::TcpListener;
+use tower::ServiceExt as _;
 use uuid::Uuid;
 
 const NO_ID: &str = "a0b1c2d3-0000-4000-8000-000000000001";
@@ -135,6 +136,12 @@ fn malformed() -> Vec<(String, Value)> {
             ["", "sim-0", "00000000-0000-0000-0000-000000000000"].map(|text| with(field, json!(text))),
         );
     }
+    // None, too large for any counter, and far above every epoch that it was ever granted.
+    for epoch in
+        [json!(0), json!(-1), json!(1.5), json!("1"), json!(1_u64 << 53), json!(u64::MAX), json!(1_u64 << 40)]
+    {
+        all.push(with("held_epoch", epoch));
+    }
     let room = |threads: Value, memory: Value| json!({"threads": threads, "memory": memory});
     for resources in [
         json!(null),
@@ -211,10 +218,38 @@ async fn reports_and_registrations_beyond_their_bounds_are_put_off_and_renewals_
     let renew = request(Method::POST, &format!("/sleds/{NO_ID}/renew"), None, &renewal);
     assert_eq!(stack.send_as_sled(renew).await.status, 204);
     let bounds = ApiConfig::default().for_sleds(8, 100);
-    assert!(
-        bounds.requests_max > bounds.reports_max + bounds.registrations_max,
-        "places stay free for renewals"
-    );
+    let registrations = bounds.registrations_max + bounds.registrations_known_max;
+    assert!(bounds.requests_max > bounds.reports_max + registrations, "places stay free for renewals");
+}
+
+#[tokio::test(start_paused = true)]
+async fn newcomers_do_not_keep_out_those_who_have_registered_before() {
+    let stack = Stack::start(0).await;
+    let register = |id: &str| request(Method::POST, "/sleds/register", None, &registration(id));
+    assert_eq!(stack.send_as_sled(register(NO_ID)).await.status, 200);
+    let newcomer = "a0b1c2d3-0000-4000-8000-000000000002";
+    for (registrations_known_max, expected) in [(1, [200, 503]), (0, [503, 503])] {
+        let full = ApiConfig { registrations_max: 0, registrations_known_max, ..ApiConfig::default() };
+        let full = sled_router(stack.state.clone(), full);
+        for (id, status) in [NO_ID, newcomer].into_iter().zip(expected) {
+            let answer = full.clone().oneshot(register(id)).await.unwrap();
+            assert_eq!(answer.status(), status, "{id} of {registrations_known_max}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sled_is_granted_no_epoch_below_one_that_it_has_held() {
+    let stack = Stack::start(0).await;
+    let mut body = registration(NO_ID);
+    for (held, granted) in [(None, 1), (Some(1), 1), (Some(7), 8), (Some(7), 8), (Some(8), 8)] {
+        body["held_epoch"] = json!(held);
+        let answer = stack.send_as_sled(request(Method::POST, "/sleds/register", None, &body)).await;
+        assert_eq!((answer.status.as_u16(), &answer.body["lease_epoch"]), (200, &json!(granted)), "{held:?}");
+    }
+    let renewal = json!({"boot_id": NO_ID, "lease_epoch": 8});
+    let renew = request(Method::POST, &format!("/sleds/{NO_ID}/renew"), None, &renewal);
+    assert_eq!(stack.send_as_sled(renew).await.status, 204);
 }
 
 #[tokio::test]
@@ -240,6 +275,7 @@ async fn the_protocols_own_client_is_understood() {
         cpu_family: "sim-x86".to_owned(),
         api_addr: "127.0.0.1:1".to_owned(),
         store_id: None,
+        held_epoch: None,
     };
     let lease = client.register(asked).await.unwrap();
     assert_eq!(lease.lease_epoch, LeaseEpoch::FIRST);

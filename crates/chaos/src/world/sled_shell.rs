@@ -180,6 +180,7 @@ impl World {
                 address: request.api_addr.clone(),
             },
             boot,
+            held: request.held_epoch.map(|epoch| LeaseEpoch::new(epoch.get())),
         };
         let decided = lifecycle::sled::register(self.sled_shell(id).state.as_ref(), &registration, None);
         let events = match decided {
@@ -188,6 +189,7 @@ impl World {
                 let answer = match refused {
                     RegistrationRefused::Expunged => ControlPlaneError::Expunged,
                     RegistrationRefused::PastBoot => ControlPlaneError::StaleEpoch,
+                    RegistrationRefused::EpochOutOfReach => ControlPlaneError::Malformed(refused.to_string()),
                 };
                 self.answer_registration(id, request.boot_id, sent_at, Err(answer));
                 return;

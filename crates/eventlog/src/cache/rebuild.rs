@@ -4,8 +4,9 @@ use super::{Cache, CacheError};
 use crate::log::{Log, ReadError};
 use crate::types::Position;
 
-/// Records indexed in one step: one batch of the database.
-const STEP_RECORDS: usize = 1024;
+/// Records indexed in one step: one batch of the database. What is new of a stream is written with what was known of
+/// it, so the more of it comes at once the less each costs; a step is a few megabytes of records.
+pub(super) const STEP_RECORDS: usize = 8_192;
 
 /// Why the index was not brought up to date.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,7 +19,7 @@ pub enum CatchUpError {
     Cache(#[from] CacheError),
 }
 
-/// Indexes what the log has beyond the index, at most `steps_max` steps of 1024 records, and answers the
+/// Indexes what the log has beyond the index, at most `steps_max` steps of 8,192 records, and answers the
 /// position reached. An index beyond the log is thrown away first. Where the log
 /// is damaged or archived the index ends: streams are then read by their back pointers, which costs time.
 pub fn catch_up(log: &dyn Log, cache: &dyn Cache, steps_max: usize) -> Result<Position, CatchUpError> {

@@ -109,11 +109,11 @@ async fn the_index_refuses_gaps_and_repetitions() {
 
 #[tokio::test]
 async fn catching_up_follows_the_log_in_bounded_steps() {
-    let (log, all) = records(2_500).await;
+    let (log, all) = records(9_000).await;
     check(|cache| {
-        assert_eq!(catch_up(&log, cache, 1), Ok(Position::new(1_024)));
-        assert_eq!(catch_up(&log, cache, 100), Ok(Position::new(2_500)));
-        assert_eq!(catch_up(&log, cache, 100), Ok(Position::new(2_500)));
+        assert_eq!(catch_up(&log, cache, 1), Ok(Position::new(8_192)));
+        assert_eq!(catch_up(&log, cache, 100), Ok(Position::new(9_000)));
+        assert_eq!(catch_up(&log, cache, 100), Ok(Position::new(9_000)));
         let shorter = SimLog::new();
         assert_eq!(
             catch_up(&shorter, cache, 1),

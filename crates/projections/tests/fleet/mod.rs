@@ -375,6 +375,7 @@ impl Fleet {
                 address: String::new(),
             },
             boot: BootId::new(self.mint()),
+            held: None,
         };
         if let Ok(events) = lifecycle::sled::register(sled.as_ref(), &registration, None) {
             self.append(stream, events.into_iter().map(Event::from).collect());

@@ -55,6 +55,19 @@ pub struct Contact {
     pub last_heard: Option<Timestamp>,
     /// Why it cannot be reached, and since when, if it cannot.
     pub unreachable: Option<Unreachable>,
+    /// Whether requests to it are held back until it is heard from, if they are.
+    pub held_back: Option<HeldBack>,
+}
+
+/// Since when requests to a sled are held back, and when it is asked again whether it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct HeldBack {
+    /// Since when.
+    #[serde(serialize_with = "time::serialize")]
+    pub since: Timestamp,
+    /// When; none while it is being asked.
+    #[serde(serialize_with = "time::serialize_some")]
+    pub next_probe: Option<Timestamp>,
 }
 
 /// Why a sled cannot be reached, and since when.

@@ -21,6 +21,7 @@ impl Present for Away {
         Contact {
             last_heard: None,
             unreachable: Some(Unreachable { reason: "no answer".to_owned(), since: Timestamp::default() }),
+            held_back: None,
         }
     }
 

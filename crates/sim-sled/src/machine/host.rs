@@ -6,6 +6,8 @@
 //! * A lease counts from when its renewal was *sent*; when it lapses every VMM is failed, by time, in explicit
 //!   mode too.
 //! * A boot starts empty: no VMMs, no tombstones, no mappings, no epoch.
+//! * No epoch is taken that is below one that was held, in this boot or an earlier one: what was sent under that one
+//!   may still be on its way.
 
 use serde::{Deserialize, Serialize};
 use sled_protocol::{BootId, LeaseEpoch, PropolisId, RegisterSled, RenewLease, SledLease, VmmState};
@@ -28,6 +30,9 @@ pub struct Host {
     announced: bool,
     epoch: Option<LeaseEpoch>,
     lease: Option<Lease>,
+    /// The highest epoch that was ever held.
+    #[serde(default)]
+    held: Option<LeaseEpoch>,
     /// When the last registration or renewal that was agreed to was sent.
     #[serde(default)]
     agreed_at: u64,
@@ -56,6 +61,7 @@ impl Host {
             announced: false,
             epoch: None,
             lease: None,
+            held: None,
             agreed_at: 0,
         }
     }
@@ -78,6 +84,11 @@ impl Host {
     /// Whether the control plane has removed the sled for good.
     pub const fn is_expunged(&self) -> bool {
         self.expunged
+    }
+
+    /// The highest epoch that was ever held, in this boot or an earlier one.
+    pub const fn held_epoch(&self) -> Option<LeaseEpoch> {
+        self.held
     }
 
     /// The length of the lease, in seconds; `None` without one.
@@ -104,6 +115,7 @@ impl Sled {
             cpu_family: self.config.cpu_family.clone(),
             api_addr: self.config.api_addr.clone(),
             store_id: None,
+            held_epoch: host.held,
         })
     }
 
@@ -121,11 +133,11 @@ impl Sled {
     }
 
     /// The control plane has registered this boot, asked at `sent_at`. An answer to another boot, to an
-    /// expunged sled, or below the epoch held is ignored, and so is one whose lease is already over.
+    /// expunged sled, or below an epoch ever held is ignored, and so is one whose lease is already over.
     pub fn registered(&mut self, now: u64, sent_at: u64, boot_id: BootId, answer: SledLease) {
         self.advance(now);
         let host = &mut self.host;
-        let is_stale = host.epoch.is_some_and(|epoch| epoch > answer.lease_epoch);
+        let is_stale = host.held.is_some_and(|held| held > answer.lease_epoch);
         if !host.powered || host.expunged || host.boot_id != boot_id || is_stale || answer.validate().is_err()
         {
             return;
@@ -135,6 +147,7 @@ impl Sled {
             return;
         }
         host.epoch = Some(answer.lease_epoch);
+        host.held = host.epoch;
         host.lease = lease;
         host.agreed_at = sent_at;
         host.announced = true;
