@@ -2,7 +2,8 @@
 
 use super::Found;
 use crate::exit::Failure;
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use rustix::io::Errno;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,6 +42,15 @@ pub enum Started {
     Ready,
     /// It ended on the way, as its rules said it might.
     Ended,
+}
+
+/// What came of a limit on open files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Limited {
+    /// It is set.
+    Done,
+    /// This process may not set it, for this reason.
+    NotPermitted(String),
 }
 
 /// See the module's head.
@@ -166,16 +176,30 @@ impl House {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The daemon's process, while it has not been seen to end.
+    fn pid(&self) -> Option<Pid> {
+        let id = self.daemon.as_ref().and_then(Child::id)?;
+        i32::try_from(id).ok().and_then(Pid::from_raw)
+    }
+
     /// Lets the daemon have so many more open files than it has, and no others.
-    pub fn limit_files(&self, more: u64) -> Result<(), Found> {
+    pub fn limit_files(&self, more: u64) -> Result<Limited, Found> {
         let failed =
             |what: String| Found::new("I18", format!("the limit on open files cannot be set: {what}"));
-        let Some(id) = self.daemon.as_ref().and_then(Child::id) else { return Ok(()) };
-        let open = std::fs::read_dir(format!("/proc/{id}/fd")).map_err(|error| failed(error.to_string()))?;
+        let Some(pid) = self.pid() else { return Ok(Limited::Done) };
+        let open = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero()));
+        let open = open.map_err(|error| failed(error.to_string()))?;
         let current = open.count() as u64 + more;
-        let pid = i32::try_from(id).ok().and_then(Pid::from_raw);
         let limit = Rlimit { current: Some(current), maximum: getrlimit(Resource::Nofile).maximum };
-        prlimit(pid, Resource::Nofile, limit).map(drop).map_err(|error| failed(error.to_string()))
+        match prlimit(Some(pid), Resource::Nofile, limit) {
+            Ok(_) => Ok(Limited::Done),
+            Err(Errno::PERM) => Ok(Limited::NotPermitted(
+                "this process may not limit another (prlimit: not permitted); run as the daemon's user, without a \
+                 sandbox that forbids it"
+                    .to_owned(),
+            )),
+            Err(error) => Err(failed(error.to_string())),
+        }
     }
 
     /// SIGKILL to the daemon, if it has not ended by itself.
@@ -190,12 +214,11 @@ impl House {
 
     /// Stops the daemon where it is, and lets it go on after `span`: its timers come late, all at once.
     pub async fn pause(&self, span: Duration) -> Result<(), Found> {
-        let Some(pid) = self.daemon.as_ref().and_then(Child::id) else { return Ok(()) };
-        for (signal, then) in [("-STOP", span), ("-CONT", Duration::ZERO)] {
-            let sent = Command::new("kill").args([signal, &pid.to_string()]).status().await;
-            if !sent.is_ok_and(|status| status.success()) {
-                return Err(Found::new("I18", format!("the daemon ended before kill {signal}")));
-            }
+        let Some(pid) = self.pid() else { return Ok(()) };
+        for (signal, then) in [(Signal::STOP, span), (Signal::CONT, Duration::ZERO)] {
+            kill_process(pid, signal).map_err(|error| {
+                Found::new("I18", format!("the daemon cannot be sent {signal:?}: {error}"))
+            })?;
             tokio::time::sleep(then).await;
         }
         Ok(())

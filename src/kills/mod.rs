@@ -229,8 +229,8 @@ impl Running<'_> {
         let clients = Clients::new(seed, self.campaign.clients, &history)?;
         let counts = clients.counts();
         let (before, until) = (self.acknowledged, self.until);
-        let mut stage =
-            Stage { house, clients, dice: &mut self.dice, tally: &mut self.tally, bag, disk, rounds: 0 };
+        let (dice, tally) = (&mut self.dice, &mut self.tally);
+        let mut stage = Stage { house, clients, dice, tally, bag, disk, rounds: 0, is_left_full: false };
         let mut found = Ok(());
         while found.is_ok() && stage.rounds < rounds && until.is_none_or(|until| Instant::now() < until) {
             let has_points = self.has_points && disk.is_none();

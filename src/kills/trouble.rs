@@ -2,6 +2,7 @@
 
 use super::load::Dice;
 use super::tally::Met;
+use std::time::Duration;
 
 /// The mistake that can be planted: every batch is answered as durable and written this much later.
 const EARLY_RULE: &str = "write.segment=late:80@1+";
@@ -88,6 +89,17 @@ impl Trouble {
             Self::Kill | Self::Files { .. } | Self::Full { .. } => None,
         }
     }
+}
+
+/// Longest wait for what every batch passes: while clients work it comes, on a loaded machine too.
+const REACH_OF_BATCHES: Duration = Duration::from_secs(10);
+/// Longest wait for a place that not every round comes to.
+const REACH_OF_OTHERS: Duration = Duration::from_millis(1_500);
+
+/// How long a place, or the first part of a rule, may take to be passed while clients work.
+pub fn reach_of(place: &str) -> Duration {
+    let each_batch = ["batch.", "owner.appended", "instance.", "write.segment", "sync.segment"];
+    if each_batch.iter().any(|known| place.starts_with(known)) { REACH_OF_BATCHES } else { REACH_OF_OTHERS }
 }
 
 /// A batch is torn where it can be.
@@ -234,6 +246,18 @@ mod tests {
     fn a_build_without_failpoints_is_asked_for_none() {
         let (mut bag, mut dice) = (Bag::ordinary(Mode::All, None, false), Dice::new(1, 1));
         assert!((0..200).all(|_| bag.draw(&mut dice).rules().is_none()));
+    }
+
+    #[test]
+    fn what_every_batch_passes_is_waited_for_longer_than_what_a_round_may_not_come_to() {
+        let is_awaited = |place: &str| reach_of(place) == REACH_OF_BATCHES;
+        let awaited: Vec<&str> =
+            WORKING.iter().map(|(place, _)| *place).filter(|it| is_awaited(it)).collect();
+        assert_eq!(awaited.len(), 9, "{awaited:?}");
+        assert!(
+            !is_awaited("checkpoint.named") && !is_awaited("rename.segment") && !is_awaited("owner.loaded")
+        );
+        assert!(is_awaited("sync.segment=eio@3"));
     }
 
     #[test]
