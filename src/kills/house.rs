@@ -207,6 +207,30 @@ impl House {
         kill(&mut self.daemon).await;
     }
 
+    /// SIGTERM to the daemon, which must end well.
+    pub async fn stop_daemon(&mut self) -> Result<(), Found> {
+        let Some(pid) = self.pid() else { return Ok(()) };
+        kill_process(pid, Signal::TERM)
+            .map_err(|error| Found::new("I18", format!("the daemon cannot be sent SIGTERM: {error}")))?;
+        let ended = self.wait_end(END_MAX).await?;
+        if ended.is_some_and(|status| status.success()) {
+            self.daemon = None;
+            return Ok(());
+        }
+        Err(Found::new("I18", format!("after SIGTERM at rest the daemon ended with {ended:?}")))
+    }
+
+    /// What the log of the stopped daemon holds, in numbers.
+    pub async fn stats(&self) -> Result<String, Found> {
+        let mut stats = command_of(&self.under_test);
+        stats.args(["log", "stats", "--data"]).arg(&self.data).stdout(Stdio::piped());
+        let said = stats.output().await.map_err(|error| Found::new("I27", error.to_string()))?;
+        if said.status.success() {
+            return Ok(String::from_utf8_lossy(&said.stdout).into_owned());
+        }
+        Err(Found::new("I27", format!("musher log stats: {}", String::from_utf8_lossy(&said.stderr))))
+    }
+
     /// SIGKILL to the sled.
     pub async fn kill_sled(&mut self) {
         kill(&mut self.sled).await;

@@ -14,12 +14,14 @@
 //! * what is wished comes true once nothing is disturbed (I18);
 //! * a daemon whose log failed ends by itself, with an exit code; nothing of it panics;
 //! * the log verifies offline between rounds, every byte and every decision (I9, I12, I17, I27);
+//! * a clean stop and a start leave two marks in the log and nothing else (I28);
 //! * only processes that were started here are touched, and only a disk that was mounted here is filled.
 
 mod disk;
 mod house;
 mod load;
 mod round;
+mod stopping;
 mod tally;
 mod trouble;
 

@@ -59,12 +59,21 @@ impl Stage<'_> {
             disk.give_back();
         }
         self.check().await?;
+        if trouble == Trouble::Stop {
+            self.stops_cleanly().await?;
+            return self.ends().await;
+        }
         // What a full disk has kept from being done at the start must be made up for.
         if was_full || self.rounds.is_multiple_of(REST_ONE_IN) {
             self.clients.come_to_rest(&self.house.http.clone(), &self.house.url()).await?;
         }
         self.is_left_full = matches!(trouble, Trouble::Full { is_left_full: true, .. });
         self.work(&trouble).await?;
+        self.ends().await
+    }
+
+    /// However the daemon ended: its directory is whole.
+    async fn ends(&mut self) -> Result<(), Found> {
         self.house.must_not_have_panicked()?;
         self.house.verify().await?;
         self.tally.note(Met::Verified);
@@ -136,7 +145,8 @@ impl Hand<'_> {
     async fn disturb(&mut self, trouble: &Trouble) -> Result<(), Found> {
         self.house.open_gate()?;
         match trouble {
-            Trouble::Kill | Trouble::Planted => self.at_any_moment().await,
+            // A clean stop is not for while they work.
+            Trouble::Kill | Trouble::Planted | Trouble::Stop => self.at_any_moment().await,
             Trouble::Point { place, .. } => self.at_a_place(place).await,
             // The start did not come there.
             Trouble::PointAtStart { .. } => self.at_any_moment().await,

@@ -13,7 +13,7 @@ pub enum Mode {
     /// All that the daemon's build and this host allow.
     #[default]
     All,
-    /// kill -9 at any moment, pauses, second daemons.
+    /// kill -9 at any moment, pauses, second daemons, clean stops.
     Kill,
     /// Ends at named places.
     Points,
@@ -39,6 +39,8 @@ pub enum Trouble {
     Kill,
     /// The same, and appends are acknowledged too early.
     Planted,
+    /// It is stopped cleanly, while nobody works.
+    Stop,
     /// It dies at a place while it works.
     Point {
         /// Which.
@@ -86,7 +88,7 @@ impl Trouble {
             Self::Point { place, turn } => Some((format!("{place}={}@{turn}", ending(place)), true)),
             Self::PointAtStart { place, turn } => Some((format!("{place}={}@{turn}", ending(place)), false)),
             Self::Failure { rule, .. } => Some((rule.clone(), true)),
-            Self::Kill | Self::Files { .. } | Self::Full { .. } => None,
+            Self::Kill | Self::Stop | Self::Files { .. } | Self::Full { .. } => None,
         }
     }
 }
@@ -133,6 +135,7 @@ const STARTING: [(&str, u64); 3] = [("journal.repaired", 1), ("owner.loaded", 4)
 enum Sort {
     Kill,
     Planted,
+    Stop,
     Point,
     PointAtStart,
     WriteNoSpace,
@@ -161,7 +164,7 @@ impl Bag {
     pub fn ordinary(mode: Mode, plant: Option<Plant>, has_points: bool) -> Self {
         let mut full = match (mode, plant) {
             (_, Some(Plant::EarlyAcknowledgement)) => vec![Sort::Planted],
-            (Mode::All | Mode::Kill, None) => vec![Sort::Kill; 8],
+            (Mode::All | Mode::Kill, None) => [vec![Sort::Kill; 8], vec![Sort::Stop]].concat(),
             (Mode::Points, None) => [vec![Sort::Point; 4], vec![Sort::PointAtStart]].concat(),
             (Mode::Io, None) => IO.to_vec(),
             (Mode::Files, None) => vec![Sort::Files],
@@ -198,6 +201,7 @@ impl Bag {
         match sort {
             Sort::Kill => Trouble::Kill,
             Sort::Planted => Trouble::Planted,
+            Sort::Stop => Trouble::Stop,
             Sort::Point => {
                 // By turns: chance alone leaves places out for long.
                 let (place, most) = WORKING[self.places % WORKING.len()];
