@@ -10,10 +10,12 @@ use crate::checks::FailureKind;
 use crate::coverage::Sometimes;
 use crate::faults::LoseUnsynced;
 use crate::world::names;
+use actors::ControlPlane;
 use actors::instance::Ask;
 use eventlog::Log as _;
 use journal::Event;
-use lifecycle::{InstanceEvent, InstanceId, SagaId, SystemEvent};
+use lifecycle::sled::SledCommand;
+use lifecycle::{InstanceEvent, InstanceId, SagaId, SledId, SystemEvent};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -24,6 +26,15 @@ const SETTLE: Duration = Duration::from_mins(3);
 
 /// How long a clean stop may take.
 const STOP_MAX: Duration = Duration::from_mins(2);
+
+/// How long what was stopped may take to end.
+const AFTER_STOP: Duration = Duration::from_secs(1);
+
+/// How often a run may come to rest and be disturbed again by what was late.
+const RESTS_MAX: u32 = 40;
+
+/// Tasks outside of every life and every sled: the run's own.
+const TASKS_OUTSIDE_MAX: usize = 8;
 
 /// Tasks of a life at rest that belong to no instance and no sled: supervisors, ledger, projects, timers, network,
 /// projector.
@@ -49,12 +60,8 @@ impl Stage {
             held.filter(|(_, saga)| saga.pause.is_some()).map(|(id, saga)| (id, saga.id)).collect()
         };
         for (id, saga) in held {
-            let (request, drawn) = {
-                let mut state = self.lock();
-                state.attended += 1;
-                let drawn = state.draws.next("attend", names::instance_number(id).into());
-                (OPERATOR_REQUESTS + state.attended, drawn)
-            };
+            let request = self.next_request();
+            let drawn = self.lock().draws.next("attend", names::instance_number(id).into());
             let (stage, life) = (Arc::clone(self), self.life());
             tokio::spawn(async move {
                 let Some(up) = life.up() else { return };
@@ -83,8 +90,9 @@ impl Stage {
             () = sleep(SETTLE) => {}
         }
         let Some(up) = life.up().filter(|_| !self.has_failed()) else { return self.has_failed() };
-        if self.restless().await.is_some() {
-            // What came late has begun something.
+        if self.restless().await.is_some() || self.calls_off_drains(&up.control).await {
+            // What came late has begun something, or is over only now.
+            self.must_not_rest_for_ever();
             return false;
         }
         self.nobody_waits();
@@ -98,8 +106,11 @@ impl Stage {
             let detail = format!("a clean stop at rest takes longer than {STOP_MAX:?}");
             self.fail(FailureKind::Liveness, "I18", detail);
         }
+        sleep(AFTER_STOP).await;
         let left = Handle::current().metrics().num_alive_tasks();
-        if tasks.saturating_sub(left) > bound || (life.nth == 1 && left > self.tasks_outside()) {
+        if tasks.saturating_sub(left) > bound
+            || (life.nth == 1 && left > TASKS_OUTSIDE_MAX + TASKS_OF_SLED_MAX * self.scenario.sleds.len())
+        {
             let detail = format!(
                 "at rest {tasks} tasks were alive, and {left} after the end of a life that may have {bound}; this is \
                  life {}",
@@ -113,9 +124,43 @@ impl Stage {
         false
     }
 
-    /// Tasks of what is outside of every life: the sleds.
-    fn tasks_outside(&self) -> usize {
-        TASKS_OF_SLED_MAX * self.scenario.sleds.len()
+    /// A drain whose guests cannot move tries again for ever: somebody calls it off. Answers whether there was one.
+    async fn calls_off_drains(&self, control: &ControlPlane) -> bool {
+        let draining: Vec<SledId> = {
+            let state = self.lock();
+            let sleds = state.checks.log.sleds.values();
+            sleds.filter(|sled| sled.draining.is_some()).map(|sled| sled.id).collect()
+        };
+        for sled in &draining {
+            let request = self.next_request();
+            let command = SledCommand::Uncordon("it cannot be drained".to_owned());
+            // One that ended by itself is as good.
+            let _ = control.ask_sled(*sled, command, super::revive::context(request)).await;
+        }
+        !draining.is_empty()
+    }
+
+    /// The next request of the operator.
+    fn next_request(&self) -> u32 {
+        let mut state = self.lock();
+        state.attended += 1;
+        OPERATOR_REQUESTS + state.attended
+    }
+
+    /// I18: rest that is disturbed again and again is none.
+    fn must_not_rest_for_ever(&self) {
+        let rests = {
+            let mut state = self.lock();
+            state.rests += 1;
+            state.rests
+        };
+        if rests > RESTS_MAX {
+            self.fail(
+                FailureKind::Liveness,
+                "I18",
+                format!("it came to rest {rests} times, and never stayed so"),
+            );
+        }
     }
 
     /// I25: whoever was let in has been let out.

@@ -109,7 +109,9 @@ async fn play(stage: &Arc<Stage>) {
                         if stage.ends_at_rest().await {
                             return;
                         }
-                        give_up_at = Instant::now() + QUIESCE_MAX;
+                        if stage.life().is_dead() {
+                            give_up_at = Instant::now() + QUIESCE_MAX;
+                        }
                     }
                     Some((invariant, detail)) if Instant::now() > give_up_at => {
                         stage.fail(FailureKind::Liveness, invariant, detail);

@@ -66,6 +66,8 @@ pub(super) struct State {
     pub(super) stopped_at: Option<u64>,
     /// How often the operator has looked after a saga that is held.
     pub(super) attended: u32,
+    /// How often it came to rest and was disturbed again.
+    pub(super) rests: u32,
     pub(super) steps: u64,
 }
 
@@ -96,6 +98,7 @@ impl Stage {
             shelf: Shelf::default(),
             stopped_at: None,
             attended: 0,
+            rests: 0,
             steps: 0,
         };
         Self {
