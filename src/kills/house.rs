@@ -103,8 +103,10 @@ impl House {
         self.addresses.as_ref().map(|(listen, _)| format!("http://{listen}")).unwrap_or_default()
     }
 
-    /// Starts whatever does not run, and waits until it is ready. With rules the daemon may end instead.
+    /// Starts whatever does not run, and waits until it is ready. With rules that wait for nothing the daemon may end
+    /// instead, and no sled is started.
     pub async fn start(&mut self, rules: &Rules) -> Result<Started, Found> {
+        let may_end = rules.as_ref().is_some_and(|(_, is_gated)| !is_gated);
         if self.daemon.is_none() {
             let any = ("127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned());
             let (listen, sleds) = self.addresses.clone().unwrap_or(any);
@@ -120,7 +122,7 @@ impl House {
             self.said = Arc::default();
             let (child, ready) = match until_ready(&mut command, &self.said).await {
                 Ok(ready) => ready,
-                Err(_) if rules.as_ref().is_some_and(|(_, is_gated)| !is_gated) => return Ok(Started::Ended),
+                Err(_) if may_end => return Ok(Started::Ended),
                 Err(found) => return Err(found),
             };
             let said = |what: &str| {
@@ -134,7 +136,8 @@ impl House {
             self.addresses = Some((listen, sleds));
             self.daemon = Some(child);
         }
-        if self.sled.is_none() {
+        // A sled that is started beside a daemon that ends would wait for it in vain.
+        if self.sled.is_none() && !may_end {
             let (_, sleds) = self.addresses.clone().unwrap_or_default();
             let mut command = command_of(&self.binary);
             command.args(["sled", "run", "--name", "outside", "--control-plane"]);

@@ -114,6 +114,11 @@ pub fn scenario(seed: u64, profile: &Profile) -> Scenario {
             faults.extend((0..count).map(|n| fault(&dice, kind, nth * 100 + n, &world)));
         }
     }
+    let retain_ms =
+        dice.chance("retention", 0, 50).then(|| *dice.pick("retain", 0, &[0, 500, 3_000, 15_000]));
+    if retain_ms.is_some() && profile.has("crash_at") && dice.chance("crash_archive", 0, 15) {
+        faults.push(stories::crash_at_archive(&dice, instances));
+    }
     if profile.has("partition") {
         stories::swizzle(&dice, sleds as u16, safety_ms, &mut faults);
     }
@@ -140,7 +145,7 @@ pub fn scenario(seed: u64, profile: &Profile) -> Scenario {
             .chance("pauses", 0, 20)
             .then(|| *dice.pick("pause_after", 0, &[1, 2, 3, 5]))
             .and_then(NonZeroU32::new),
-        retain_ms: dice.chance("retention", 0, 50).then(|| *dice.pick("retain", 0, &[0, 500, 3_000, 15_000])),
+        retain_ms,
         queue_max: dice.chance("narrow", 0, 40).then(|| dice.draw("queue", 0, 1, 16)),
         safety_ms,
         requests,
