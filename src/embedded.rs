@@ -91,7 +91,7 @@ pub fn embedded_sleds(
         sled.resources = SledResources { threads: settings.threads, memory: settings.memory_gib << 30 };
         let span = |[min, max]: [u64; 2]| sim_sled::machine::Span::millis(min, max);
         sled.timing = Timing { boot: span(settings.boot_ms), halt: span(settings.halt_ms), ..sled.timing };
-        let opened = EmbeddedSled::open(Options {
+        let opened = EmbeddedSled::open_when_writable(Options {
             config: sled,
             boot_id: BootId::from_uuid(host_boot()),
             state_file: Some(dir.join(format!("{name}.jsonl"))),

@@ -2,7 +2,8 @@
 
 use super::Found;
 use crate::exit::Failure;
-use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+use rustix::io::Errno;
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -41,6 +42,15 @@ pub enum Started {
     Ready,
     /// It ended on the way, as its rules said it might.
     Ended,
+}
+
+/// What came of a limit on open files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Limited {
+    /// It is set.
+    Done,
+    /// This process may not set it, for this reason.
+    NotPermitted(String),
 }
 
 /// See the module's head.
@@ -93,8 +103,10 @@ impl House {
         self.addresses.as_ref().map(|(listen, _)| format!("http://{listen}")).unwrap_or_default()
     }
 
-    /// Starts whatever does not run, and waits until it is ready. With rules the daemon may end instead.
+    /// Starts whatever does not run, and waits until it is ready. With rules that wait for nothing the daemon may end
+    /// instead, and no sled is started.
     pub async fn start(&mut self, rules: &Rules) -> Result<Started, Found> {
+        let may_end = rules.as_ref().is_some_and(|(_, is_gated)| !is_gated);
         if self.daemon.is_none() {
             let any = ("127.0.0.1:0".to_owned(), "127.0.0.1:0".to_owned());
             let (listen, sleds) = self.addresses.clone().unwrap_or(any);
@@ -110,7 +122,7 @@ impl House {
             self.said = Arc::default();
             let (child, ready) = match until_ready(&mut command, &self.said).await {
                 Ok(ready) => ready,
-                Err(_) if rules.as_ref().is_some_and(|(_, is_gated)| !is_gated) => return Ok(Started::Ended),
+                Err(_) if may_end => return Ok(Started::Ended),
                 Err(found) => return Err(found),
             };
             let said = |what: &str| {
@@ -124,7 +136,8 @@ impl House {
             self.addresses = Some((listen, sleds));
             self.daemon = Some(child);
         }
-        if self.sled.is_none() {
+        // A sled that is started beside a daemon that ends would wait for it in vain.
+        if self.sled.is_none() && !may_end {
             let (_, sleds) = self.addresses.clone().unwrap_or_default();
             let mut command = command_of(&self.binary);
             command.args(["sled", "run", "--name", "outside", "--control-plane"]);
@@ -166,21 +179,59 @@ impl House {
         self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The daemon's process, while it has not been seen to end.
+    fn pid(&self) -> Option<Pid> {
+        let id = self.daemon.as_ref().and_then(Child::id)?;
+        i32::try_from(id).ok().and_then(Pid::from_raw)
+    }
+
     /// Lets the daemon have so many more open files than it has, and no others.
-    pub fn limit_files(&self, more: u64) -> Result<(), Found> {
+    pub fn limit_files(&self, more: u64) -> Result<Limited, Found> {
         let failed =
             |what: String| Found::new("I18", format!("the limit on open files cannot be set: {what}"));
-        let Some(id) = self.daemon.as_ref().and_then(Child::id) else { return Ok(()) };
-        let open = std::fs::read_dir(format!("/proc/{id}/fd")).map_err(|error| failed(error.to_string()))?;
+        let Some(pid) = self.pid() else { return Ok(Limited::Done) };
+        let open = std::fs::read_dir(format!("/proc/{}/fd", pid.as_raw_nonzero()));
+        let open = open.map_err(|error| failed(error.to_string()))?;
         let current = open.count() as u64 + more;
-        let pid = i32::try_from(id).ok().and_then(Pid::from_raw);
         let limit = Rlimit { current: Some(current), maximum: getrlimit(Resource::Nofile).maximum };
-        prlimit(pid, Resource::Nofile, limit).map(drop).map_err(|error| failed(error.to_string()))
+        match prlimit(Some(pid), Resource::Nofile, limit) {
+            Ok(_) => Ok(Limited::Done),
+            Err(Errno::PERM) => Ok(Limited::NotPermitted(
+                "this process may not limit another (prlimit: not permitted); run as the daemon's user, without a \
+                 sandbox that forbids it"
+                    .to_owned(),
+            )),
+            Err(error) => Err(failed(error.to_string())),
+        }
     }
 
     /// SIGKILL to the daemon, if it has not ended by itself.
     pub async fn kill_daemon(&mut self) {
         kill(&mut self.daemon).await;
+    }
+
+    /// SIGTERM to the daemon, which must end well.
+    pub async fn stop_daemon(&mut self) -> Result<(), Found> {
+        let Some(pid) = self.pid() else { return Ok(()) };
+        kill_process(pid, Signal::TERM)
+            .map_err(|error| Found::new("I18", format!("the daemon cannot be sent SIGTERM: {error}")))?;
+        let ended = self.wait_end(END_MAX).await?;
+        if ended.is_some_and(|status| status.success()) {
+            self.daemon = None;
+            return Ok(());
+        }
+        Err(Found::new("I18", format!("after SIGTERM at rest the daemon ended with {ended:?}")))
+    }
+
+    /// What the log of the stopped daemon holds, in numbers.
+    pub async fn stats(&self) -> Result<String, Found> {
+        let mut stats = command_of(&self.under_test);
+        stats.args(["log", "stats", "--data"]).arg(&self.data).stdout(Stdio::piped());
+        let said = stats.output().await.map_err(|error| Found::new("I27", error.to_string()))?;
+        if said.status.success() {
+            return Ok(String::from_utf8_lossy(&said.stdout).into_owned());
+        }
+        Err(Found::new("I27", format!("musher log stats: {}", String::from_utf8_lossy(&said.stderr))))
     }
 
     /// SIGKILL to the sled.
@@ -190,12 +241,11 @@ impl House {
 
     /// Stops the daemon where it is, and lets it go on after `span`: its timers come late, all at once.
     pub async fn pause(&self, span: Duration) -> Result<(), Found> {
-        let Some(pid) = self.daemon.as_ref().and_then(Child::id) else { return Ok(()) };
-        for (signal, then) in [("-STOP", span), ("-CONT", Duration::ZERO)] {
-            let sent = Command::new("kill").args([signal, &pid.to_string()]).status().await;
-            if !sent.is_ok_and(|status| status.success()) {
-                return Err(Found::new("I18", format!("the daemon ended before kill {signal}")));
-            }
+        let Some(pid) = self.pid() else { return Ok(()) };
+        for (signal, then) in [(Signal::STOP, span), (Signal::CONT, Duration::ZERO)] {
+            kill_process(pid, signal).map_err(|error| {
+                Found::new("I18", format!("the daemon cannot be sent {signal:?}: {error}"))
+            })?;
             tokio::time::sleep(then).await;
         }
         Ok(())

@@ -14,12 +14,14 @@
 //! * what is wished comes true once nothing is disturbed (I18);
 //! * a daemon whose log failed ends by itself, with an exit code; nothing of it panics;
 //! * the log verifies offline between rounds, every byte and every decision (I9, I12, I17, I27);
+//! * a clean stop and a start leave two marks in the log and nothing else (I28);
 //! * only processes that were started here are touched, and only a disk that was mounted here is filled.
 
 mod disk;
 mod house;
 mod load;
 mod round;
+mod stopping;
 mod tally;
 mod trouble;
 
@@ -229,8 +231,8 @@ impl Running<'_> {
         let clients = Clients::new(seed, self.campaign.clients, &history)?;
         let counts = clients.counts();
         let (before, until) = (self.acknowledged, self.until);
-        let mut stage =
-            Stage { house, clients, dice: &mut self.dice, tally: &mut self.tally, bag, disk, rounds: 0 };
+        let (dice, tally) = (&mut self.dice, &mut self.tally);
+        let mut stage = Stage { house, clients, dice, tally, bag, disk, rounds: 0, is_left_full: false };
         let mut found = Ok(());
         while found.is_ok() && stage.rounds < rounds && until.is_none_or(|until| Instant::now() < until) {
             let has_points = self.has_points && disk.is_none();

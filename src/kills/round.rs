@@ -2,10 +2,10 @@
 
 use super::Found;
 use super::disk::SmallDisk;
-use super::house::{House, Started};
+use super::house::{House, Limited, Rules, Started};
 use super::load::{Clients, Dice};
 use super::tally::{Met, Tally};
-use super::trouble::{Bag, Trouble};
+use super::trouble::{Bag, Trouble, reach_of};
 use std::os::unix::process::ExitStatusExt as _;
 use std::time::Duration;
 use tokio::time::sleep;
@@ -18,8 +18,6 @@ const PAUSE_ONE_IN: u64 = 4;
 const SECOND_ONE_IN: u64 = 10;
 /// One round in so many kills the sled too.
 const SLED_ONE_IN: u64 = 3;
-/// Longest wait for a place to be passed, or for a rule to strike; not every round comes there.
-const REACH_MAX: Duration = Duration::from_millis(1_500);
 /// How often it is looked whether a rule has struck.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Longest wait for a daemon whose log is poisoned to end.
@@ -43,35 +41,59 @@ pub struct Stage<'a> {
     pub disk: Option<&'a SmallDisk>,
     /// Rounds on this directory so far.
     pub rounds: u64,
+    /// Whether the disk was full when the daemon was killed last.
+    pub is_left_full: bool,
 }
 
 impl Stage<'_> {
     /// Plays a round.
     pub async fn play(&mut self) -> Result<(), Found> {
         let mut trouble = self.bag.draw(self.dice);
-        if self.house.start(&trouble.rules()).await? == Started::Ended {
-            if let Trouble::PointAtStart { place, .. } = &trouble {
-                self.tally.note(Met::PointAtStart);
-                self.tally.died_at(place);
-            }
-            self.house.kill_daemon().await;
-            self.house.verify().await?;
+        if let Trouble::PointAtStart { place, .. } = &trouble {
+            self.dies_while_starting(place, &trouble.rules()).await?;
             trouble = Trouble::Kill;
-            self.house.start(&None).await?;
         }
+        self.house.start(&trouble.rules()).await?;
+        let was_full = std::mem::take(&mut self.is_left_full);
         if let Some(disk) = self.disk {
             disk.give_back();
         }
         self.check().await?;
-        if self.rounds.is_multiple_of(REST_ONE_IN) {
+        if trouble == Trouble::Stop {
+            self.stops_cleanly().await?;
+            return self.ends().await;
+        }
+        // What a full disk has kept from being done at the start must be made up for.
+        if was_full || self.rounds.is_multiple_of(REST_ONE_IN) {
             self.clients.come_to_rest(&self.house.http.clone(), &self.house.url()).await?;
         }
+        self.is_left_full = matches!(trouble, Trouble::Full { is_left_full: true, .. });
         self.work(&trouble).await?;
+        self.ends().await
+    }
+
+    /// However the daemon ended: its directory is whole.
+    async fn ends(&mut self) -> Result<(), Found> {
         self.house.must_not_have_panicked()?;
         self.house.verify().await?;
         self.tally.note(Met::Verified);
         self.rounds += 1;
         Ok(())
+    }
+
+    /// A start that is to end at a place. Its rules count as long as it lives, so that it is given nothing to do: one
+    /// that has not come to its place is killed.
+    async fn dies_while_starting(&mut self, place: &str, rules: &Rules) -> Result<(), Found> {
+        let started = self.house.start(rules).await?;
+        let ended = self.house.wait_end(Duration::ZERO).await?;
+        if started == Started::Ended || ended.is_some_and(|status| status.signal().is_some()) {
+            self.tally.note(Met::PointAtStart);
+            self.tally.died_at(place);
+        } else {
+            self.tally.note(Met::Kill);
+        }
+        self.house.kill_daemon().await;
+        self.house.verify().await
     }
 
     /// After the last kill: one more start, and everything comes to rest.
@@ -123,14 +145,21 @@ impl Hand<'_> {
     async fn disturb(&mut self, trouble: &Trouble) -> Result<(), Found> {
         self.house.open_gate()?;
         match trouble {
-            Trouble::Kill | Trouble::Planted => self.at_any_moment().await,
+            // A clean stop is not for while they work.
+            Trouble::Kill | Trouble::Planted | Trouble::Stop => self.at_any_moment().await,
             Trouble::Point { place, .. } => self.at_a_place(place).await,
             // The start did not come there.
             Trouble::PointAtStart { .. } => self.at_any_moment().await,
-            Trouble::Failure { met, is_poison, .. } => self.failing(*met, *is_poison).await,
+            Trouble::Failure { met, rule, is_poison } => self.failing(*met, rule, *is_poison).await,
             Trouble::Files { more } => {
-                self.house.limit_files(*more)?;
-                self.tally.note(Met::NoMoreFiles);
+                match self.house.limit_files(*more)? {
+                    Limited::Done => self.tally.note(Met::NoMoreFiles),
+                    Limited::NotPermitted(why) => {
+                        if !std::mem::replace(&mut self.tally.may_not_limit_files, true) {
+                            eprintln!("no rounds without open files: {why}");
+                        }
+                    }
+                }
                 self.while_they_work(150, 500).await;
                 self.killed();
                 Ok(())
@@ -166,7 +195,7 @@ impl Hand<'_> {
     }
 
     async fn at_a_place(&mut self, place: &str) -> Result<(), Found> {
-        match self.house.wait_end(REACH_MAX).await? {
+        match self.house.wait_end(reach_of(place)).await? {
             // abort() is how a failpoint dies.
             Some(status) if status.signal().is_some() => {
                 self.tally.note(Met::Point);
@@ -181,8 +210,8 @@ impl Hand<'_> {
         }
     }
 
-    async fn failing(&mut self, met: Met, is_poison: bool) -> Result<(), Found> {
-        let looks = REACH_MAX.as_millis() / LOOK_EVERY.as_millis();
+    async fn failing(&mut self, met: Met, rule: &str, is_poison: bool) -> Result<(), Found> {
+        let looks = reach_of(rule).as_millis() / LOOK_EVERY.as_millis();
         for _ in 0..looks {
             if self.house.has_struck() {
                 break;

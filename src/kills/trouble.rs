@@ -2,6 +2,7 @@
 
 use super::load::Dice;
 use super::tally::Met;
+use std::time::Duration;
 
 /// The mistake that can be planted: every batch is answered as durable and written this much later.
 const EARLY_RULE: &str = "write.segment=late:80@1+";
@@ -12,7 +13,7 @@ pub enum Mode {
     /// All that the daemon's build and this host allow.
     #[default]
     All,
-    /// kill -9 at any moment, pauses, second daemons.
+    /// kill -9 at any moment, pauses, second daemons, clean stops.
     Kill,
     /// Ends at named places.
     Points,
@@ -38,6 +39,8 @@ pub enum Trouble {
     Kill,
     /// The same, and appends are acknowledged too early.
     Planted,
+    /// It is stopped cleanly, while nobody works.
+    Stop,
     /// It dies at a place while it works.
     Point {
         /// Which.
@@ -85,9 +88,20 @@ impl Trouble {
             Self::Point { place, turn } => Some((format!("{place}={}@{turn}", ending(place)), true)),
             Self::PointAtStart { place, turn } => Some((format!("{place}={}@{turn}", ending(place)), false)),
             Self::Failure { rule, .. } => Some((rule.clone(), true)),
-            Self::Kill | Self::Files { .. } | Self::Full { .. } => None,
+            Self::Kill | Self::Stop | Self::Files { .. } | Self::Full { .. } => None,
         }
     }
+}
+
+/// Longest wait for what every batch passes: while clients work it comes, on a loaded machine too.
+const REACH_OF_BATCHES: Duration = Duration::from_secs(10);
+/// Longest wait for a place that not every round comes to.
+const REACH_OF_OTHERS: Duration = Duration::from_millis(1_500);
+
+/// How long a place, or the first part of a rule, may take to be passed while clients work.
+pub fn reach_of(place: &str) -> Duration {
+    let each_batch = ["batch.", "owner.appended", "instance.", "write.segment", "sync.segment"];
+    if each_batch.iter().any(|known| place.starts_with(known)) { REACH_OF_BATCHES } else { REACH_OF_OTHERS }
 }
 
 /// A batch is torn where it can be.
@@ -121,6 +135,7 @@ const STARTING: [(&str, u64); 3] = [("journal.repaired", 1), ("owner.loaded", 4)
 enum Sort {
     Kill,
     Planted,
+    Stop,
     Point,
     PointAtStart,
     WriteNoSpace,
@@ -149,7 +164,7 @@ impl Bag {
     pub fn ordinary(mode: Mode, plant: Option<Plant>, has_points: bool) -> Self {
         let mut full = match (mode, plant) {
             (_, Some(Plant::EarlyAcknowledgement)) => vec![Sort::Planted],
-            (Mode::All | Mode::Kill, None) => vec![Sort::Kill; 8],
+            (Mode::All | Mode::Kill, None) => [vec![Sort::Kill; 8], vec![Sort::Stop]].concat(),
             (Mode::Points, None) => [vec![Sort::Point; 4], vec![Sort::PointAtStart]].concat(),
             (Mode::Io, None) => IO.to_vec(),
             (Mode::Files, None) => vec![Sort::Files],
@@ -186,6 +201,7 @@ impl Bag {
         match sort {
             Sort::Kill => Trouble::Kill,
             Sort::Planted => Trouble::Planted,
+            Sort::Stop => Trouble::Stop,
             Sort::Point => {
                 // By turns: chance alone leaves places out for long.
                 let (place, most) = WORKING[self.places % WORKING.len()];
@@ -234,6 +250,18 @@ mod tests {
     fn a_build_without_failpoints_is_asked_for_none() {
         let (mut bag, mut dice) = (Bag::ordinary(Mode::All, None, false), Dice::new(1, 1));
         assert!((0..200).all(|_| bag.draw(&mut dice).rules().is_none()));
+    }
+
+    #[test]
+    fn what_every_batch_passes_is_waited_for_longer_than_what_a_round_may_not_come_to() {
+        let is_awaited = |place: &str| reach_of(place) == REACH_OF_BATCHES;
+        let awaited: Vec<&str> =
+            WORKING.iter().map(|(place, _)| *place).filter(|it| is_awaited(it)).collect();
+        assert_eq!(awaited.len(), 9, "{awaited:?}");
+        assert!(
+            !is_awaited("checkpoint.named") && !is_awaited("rename.segment") && !is_awaited("owner.loaded")
+        );
+        assert!(is_awaited("sync.segment=eio@3"));
     }
 
     #[test]

@@ -58,17 +58,21 @@ async fn answered(fleet: &Fleet, call: &str) -> (u64, u64) {
 
 /// Waits for two whole rounds of inventories that carry nothing: everything is as it was said before.
 async fn until_nothing_is_new(fleet: &Fleet) {
-    until("inventories carry nothing", async || {
-        let (before, carried) = answered(fleet, "inventory").await;
-        loop {
-            let (now, carries) = answered(fleet, "inventory").await;
-            if carries != carried {
-                return None;
+    until_quiet(fleet, "inventories carry nothing", "inventory", |(_, bytes)| bytes).await;
+}
+
+/// Waits for two whole rounds of inventories in which this number of a call does not move.
+async fn until_quiet(fleet: &Fleet, what: &str, call: &str, number: impl Fn((u64, u64)) -> u64) {
+    let mut since = None;
+    until(what, async || {
+        let rounds = answered(fleet, "inventory").await.0;
+        let now = number(answered(fleet, call).await);
+        match since {
+            Some((began, then)) if now == then => (rounds >= began + 2 * SLEDS as u64).then_some(()),
+            _ => {
+                since = Some((rounds, now));
+                None
             }
-            if now >= before + 2 * SLEDS as u64 {
-                return Some(());
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
     })
     .await;
@@ -95,9 +99,8 @@ async fn sixty_sleds_of_one_process_hold_guests_and_what_is_asked_of_them_does_n
     fleet.until_all(&ids, "running").await;
     // With guests everywhere, too, an inventory that says nothing new has no bytes.
     until_nothing_is_new(&fleet).await;
-    let looks = answered(&fleet, "get_state").await;
-    until_nothing_is_new(&fleet).await;
-    assert_eq!(answered(&fleet, "get_state").await, looks, "no VMM is asked after by itself");
+    // What a busy machine answered late may have been asked after; once that is over, nobody is by itself.
+    until_quiet(&fleet, "no VMM is asked after by itself", "get_state", |(answers, _)| answers).await;
 
     herd.kill();
     until("all sleds are missed", async || (in_service(&fleet).await == 0).then_some(())).await;

@@ -45,6 +45,8 @@ bugs! {
     LoseFollowed = "lose_followed";
     /// Snapshots lack the newest events.
     StaleSnapshot = "stale_snapshot";
+    /// Every call to a sled leaves something behind that waits for ever. Actors tier only, like the last.
+    LingerAfterCalls = "linger_after_calls";
     /// A client is answered as soon as its events are written, before they are synced.
     AcknowledgeBeforeSync = "acknowledge_before_sync";
     /// Effects leave as soon as their events are written, before they are synced.
@@ -95,6 +97,16 @@ bugs! {
     AssertLiving = "assert_living";
     /// VMMs of a sled that was taken out are not told.
     ForgetExpunge = "forget_expunge";
+    /// A saga that was paused has forgotten what it did before when it is taken back.
+    PauseForgetsUndo = "pause_forgets_undo";
+    /// A saga that was paused stays so, whoever asks.
+    NeverResume = "never_resume";
+    /// The file of an archived instance lacks its newest events.
+    LoseArchived = "lose_archived";
+    /// Deadlines of what is over stay armed.
+    KeepTimers = "keep_timers";
+    /// A start writes what it finds anew.
+    RewriteAtStart = "rewrite_at_start";
 }
 
 impl fmt::Display for Bug {

@@ -49,6 +49,8 @@ sometimes! {
     DrainEnded = "drain moved the last guest", 0;
     /// An instance that was left alone left memory.
     Passivated = "idle instance left memory", 0;
+    /// A bound on what waits was reached, and somebody was turned away.
+    TurnedAway = "turned away at the door", 0;
     /// The control plane stood still while it had something to do.
     PausedAtWork = "paused with work waiting", 50;
     /// An effect was refused again and again.
@@ -161,6 +163,26 @@ sometimes! {
     MigrateUndoAtRegister = "migrate undone at register", 30;
     /// A user cancelled a saga.
     SagaCancelled = "saga cancelled", 15;
+    /// A saga was held by an operator.
+    SagaPaused = "saga paused", 100;
+    /// A saga was held because its step had failed too often.
+    PausedByFailures = "saga paused by failures", 10;
+    /// A saga that was held went on.
+    SagaResumed = "saga resumed", 80;
+    /// A saga that was held was taken back.
+    PausedUnwound = "paused saga taken back", 20;
+    /// A saga that was held ended by what its VMM did.
+    PausedEnded = "paused saga ended by its VMM", 10;
+    /// What a saga waits for was sent at once because somebody asked.
+    SagaRetried = "saga retried", 20;
+    /// An operator forced one VMM of an instance to stop.
+    ForceStoppedOne = "force-stop of one VMM", 20;
+    /// An instance that was deleted was archived.
+    Archived = "deleted instance archived", 50;
+    /// The control plane died when an archive was to be recorded.
+    CrashInRetention = "crash at an archive's event", 1;
+    /// Everything rested, the control plane was stopped cleanly and started again.
+    StoppedCleanly = "stopped cleanly and started", 900;
     /// An operator forced an instance to stop.
     ForceStopped = "force-stop", 100;
     /// An operator vouched for VMMs being dead.
@@ -209,6 +231,14 @@ impl Sometimes {
         Self::ClientGone,
         Self::MailboxFlooded,
         Self::LeaseExpired,
+        Self::TurnedAway,
+        Self::SagaPaused,
+        Self::SagaResumed,
+        Self::PausedUnwound,
+        Self::SagaRetried,
+        Self::ForceStoppedOne,
+        Self::Archived,
+        Self::StoppedCleanly,
         Self::DrainBegan,
         Self::DrainEnded,
         Self::Passivated,

@@ -46,8 +46,9 @@ pub use faults::{
 pub use generate::{ACTORS_PROFILE, CORE_PROFILE, NoProfile, PROFILES, Profile, profile, scenario};
 pub use recorded::{History, NoScenario, Reenactment, SEEDS_TRIED, reenact};
 pub use scenario::{
-    FAULTS_MAX, FORMAT, MIGRATE_DEADLINE_MS_MAX, REQUESTS_MAX, RESTART_MS_MAX, RESTARTS_MAX, Request,
-    RestartShape, SAFETY_MS_MAX, SLEDS_MAX, START_DEADLINE_MS_MAX, Scenario, SledShape, Tier, Unreadable,
+    FAULTS_MAX, FORMAT, MIGRATE_DEADLINE_MS_MAX, PAUSE_AFTER_MAX, QUEUE_MAX, REQUESTS_MAX, RESTART_MS_MAX,
+    RESTARTS_MAX, Request, RestartShape, SAFETY_MS_MAX, SLEDS_MAX, START_DEADLINE_MS_MAX, Scenario,
+    SledShape, Tier, Unreadable,
 };
 pub use shrink::{RUNS_MAX, Shrunk, shrink};
 pub use states::{Met, Point, States};

@@ -21,7 +21,7 @@ pub struct Expectation {
 }
 
 /// The table: the budgets are several times what was measured when each bug was planted.
-pub const EXPECTATIONS: [Expectation; Bug::PROVED.len() + 2] = [
+pub const EXPECTATIONS: [Expectation; Bug::PROVED.len() + 4] = [
     Expectation { bug: Bug::AcknowledgeBeforeSync, tier: Tier::Core, profile: "swarm", seeds_max: 50 },
     Expectation { bug: Bug::EffectBeforeSync, tier: Tier::Core, profile: "swarm", seeds_max: 20 },
     Expectation { bug: Bug::LeakOnUndo, tier: Tier::Core, profile: "swarm", seeds_max: 20 },
@@ -47,10 +47,18 @@ pub const EXPECTATIONS: [Expectation; Bug::PROVED.len() + 2] = [
     Expectation { bug: Bug::RestartTooSoon, tier: Tier::Core, profile: "swarm", seeds_max: 200 },
     Expectation { bug: Bug::AssertLiving, tier: Tier::Core, profile: "migrations", seeds_max: 50 },
     Expectation { bug: Bug::ForgetExpunge, tier: Tier::Core, profile: "swarm", seeds_max: 200 },
+    Expectation { bug: Bug::PauseForgetsUndo, tier: Tier::Core, profile: "swarm", seeds_max: 200 },
+    Expectation { bug: Bug::NeverResume, tier: Tier::Core, profile: "swarm", seeds_max: 100 },
+    Expectation { bug: Bug::LoseArchived, tier: Tier::Core, profile: "swarm", seeds_max: 200 },
+    Expectation { bug: Bug::KeepTimers, tier: Tier::Core, profile: "swarm", seeds_max: 50 },
+    Expectation { bug: Bug::RewriteAtStart, tier: Tier::Core, profile: "swarm", seeds_max: 50 },
     Expectation { bug: Bug::AcknowledgeBeforeSync, tier: Tier::Actors, profile: "actors", seeds_max: 40 },
     Expectation { bug: Bug::ForgetEffects, tier: Tier::Actors, profile: "actors", seeds_max: 40 },
     Expectation { bug: Bug::LoseFollowed, tier: Tier::Actors, profile: "actors", seeds_max: 40 },
     Expectation { bug: Bug::StaleSnapshot, tier: Tier::Actors, profile: "actors", seeds_max: 200 },
+    Expectation { bug: Bug::LoseArchived, tier: Tier::Actors, profile: "actors", seeds_max: 100 },
+    Expectation { bug: Bug::RewriteAtStart, tier: Tier::Actors, profile: "actors", seeds_max: 40 },
+    Expectation { bug: Bug::LingerAfterCalls, tier: Tier::Actors, profile: "actors", seeds_max: 40 },
 ];
 
 /// A planted bug, found and shrunk.

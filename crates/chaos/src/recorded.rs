@@ -11,7 +11,7 @@
 //! * the scenario is within the bounds of every scenario.
 
 use crate::campaign::run_caught;
-use crate::faults::{Direction, EffectKind, Entity, Fault, LoseUnsynced, Refused};
+use crate::faults::{Direction, EffectKind, Entity, Fault, LoseUnsynced, Refused, Side};
 use crate::scenario::{
     FORMAT, MIGRATE_DEADLINE_MS_MAX, REQUESTS_MAX, RESTART_MS_MAX, RESTARTS_MAX, Request, RestartShape,
     SAFETY_MS_MAX, SLEDS_MAX, START_DEADLINE_MS_MAX, Scenario, SledShape, Tier,
@@ -301,8 +301,11 @@ impl Making {
             Command::PauseSaga { .. } => vec![Verb::PauseSaga],
             Command::ResumeSaga { .. } => vec![Verb::ResumeSaga],
             Command::RetrySaga { .. } => vec![Verb::RetrySaga],
-            Command::ForceStop { assert_dead, .. } | Command::ForceStopOf { assert_dead, .. } => {
-                vec![Verb::ForceStop { assert_dead: *assert_dead }]
+            Command::ForceStop { assert_dead, .. } => vec![Verb::ForceStop { assert_dead: *assert_dead }],
+            Command::ForceStopOf { vmm, assert_dead, .. } => {
+                let is_target = state.is_some_and(|state| state.target == Some(*vmm));
+                let side = if is_target { Side::Target } else { Side::Source };
+                vec![Verb::ForceStopOf { side, assert_dead: *assert_dead }]
             }
             Command::Update { change } => {
                 let was = state.map(|state| state.spec.changeable());
@@ -414,6 +417,9 @@ impl Making {
             restart,
             lease_s: None,
             passivate_ms: None,
+            pause_after_failures: None,
+            retain_ms: None,
+            queue_max: None,
             safety_ms: end,
             requests: self.requests,
             faults: self.faults,

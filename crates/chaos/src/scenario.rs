@@ -10,6 +10,7 @@ use crate::verb::Verb;
 use lifecycle::restart::RestartPolicy;
 use lifecycle::{Policy, Span};
 use serde::{Deserialize, Serialize};
+use std::num::NonZeroU32;
 
 /// Version of the format that this build reads and writes.
 pub const FORMAT: u32 = 1;
@@ -35,6 +36,12 @@ pub const RESTART_MS_MAX: u64 = 20_000;
 
 /// Most automatic restarts in a row.
 pub const RESTARTS_MAX: u32 = 8;
+
+/// Most failures of a step before its saga is paused.
+pub const PAUSE_AFTER_MAX: u32 = 1_000;
+
+/// Most requests that may wait for one instance.
+pub const QUEUE_MAX: u64 = 100_000;
 
 /// What a scenario is run with.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +107,15 @@ pub struct Scenario {
     /// After how many milliseconds an instance that is left alone leaves memory; none means not within a run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub passivate_ms: Option<u64>,
+    /// After how many failures in a row of a step its saga is paused; none means never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pause_after_failures: Option<NonZeroU32>,
+    /// After how many milliseconds an instance that was deleted is archived; none means never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retain_ms: Option<u64>,
+    /// How many requests may wait for one instance; none means as many as for a daemon. Actors tier only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_max: Option<u64>,
     /// Length of the safety phase in milliseconds; afterwards everything is healed.
     pub safety_ms: u64,
     /// What clients ask for.
@@ -203,7 +219,7 @@ impl Scenario {
             start_deadline: Span::from_millis(self.start_deadline_ms),
             migrate_deadline: Span::from_millis(self.migrate_deadline_ms),
             restart,
-            pause_after_failures: None,
+            pause_after_failures: self.pause_after_failures,
         }
     }
 
@@ -236,6 +252,12 @@ impl Scenario {
                 || shape.stable_ms > SAFETY_MS_MAX)
         {
             return refuse(format!("restarts of {shape:?}"));
+        }
+        if self.pause_after_failures.is_some_and(|most| most.get() > PAUSE_AFTER_MAX)
+            || self.retain_ms.is_some_and(|after| after > SAFETY_MS_MAX)
+            || self.queue_max.is_some_and(|most| most == 0 || most > QUEUE_MAX)
+        {
+            return refuse("pauses, retention or queues beyond what a run can show".to_owned());
         }
         if self.safety_ms > SAFETY_MS_MAX {
             return refuse(format!("a safety phase of {} ms; at most {SAFETY_MS_MAX}", self.safety_ms));

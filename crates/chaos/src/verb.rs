@@ -1,5 +1,6 @@
 //! What clients and operators can ask of the control plane.
 
+use crate::faults::Side;
 use serde::{Deserialize, Serialize};
 
 /// What can be asked.
@@ -40,6 +41,13 @@ pub enum Verb {
     /// Force it to stop.
     ForceStop {
         /// Whether the operator vouches for its VMMs being dead; only done if they are.
+        assert_dead: bool,
+    },
+    /// Force one of its VMMs to stop: refused if it has none there.
+    ForceStopOf {
+        /// Which: the active one, or the target of its migration.
+        side: Side,
+        /// Whether the operator vouches for its being dead; only done if it is.
         assert_dead: bool,
     },
     /// Change its size.
@@ -127,7 +135,7 @@ impl Verb {
             Self::PauseSaga => "pause_saga",
             Self::ResumeSaga => "resume_saga",
             Self::RetrySaga => "retry_saga",
-            Self::ForceStop { .. } => "force_stop",
+            Self::ForceStop { .. } | Self::ForceStopOf { .. } => "force_stop",
             Self::Resize { .. } | Self::SetRestarts { .. } => "update",
             Self::Cordon { .. } => "cordon",
             Self::Uncordon { .. } => "uncordon",
@@ -155,6 +163,7 @@ impl Verb {
             | Self::ResumeSaga
             | Self::RetrySaga
             | Self::ForceStop { .. }
+            | Self::ForceStopOf { .. }
             | Self::Resize { .. }
             | Self::SetRestarts { .. } => About::Instance,
             Self::Cordon { sled }

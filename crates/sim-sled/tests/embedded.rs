@@ -267,6 +267,31 @@ async fn a_state_that_cannot_be_written_is_neither_answered_nor_reported_until_i
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_sled_that_cannot_write_when_it_is_opened_goes_on_where_it_was_as_soon_as_it_can() {
+    let dir = tempfile::tempdir().unwrap();
+    let home = dir.path().join("home");
+    let path = home.join("sled1.state");
+    let control_plane = Recorder::new();
+    fs::create_dir(&home).unwrap();
+    let sled = reopen(&path, boot(1), &control_plane).await.unwrap();
+    start(&sled, vmm(1), body(1, None)).await;
+    control_plane.until(|told| says(told, vmm(1), VmmState::Running)).await;
+    sled.shutdown().await;
+    // The file can be read, and no other can be written beside it.
+    let blocked = path.with_extension("new");
+    fs::create_dir(&blocked).unwrap();
+    let options = options(1, &control_plane, &Fabric::default(), Some(path));
+    let sled = EmbeddedSled::open_when_writable(options).unwrap();
+    let refused = sled.set_state(vmm(1), set(2, RequestedState::Stopped)).await.unwrap_err();
+    assert!(matches!(refused, SledError::ServerError { status: 500, .. }), "{refused}");
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    assert_eq!(control_plane.shown(vmm(1)), ["running"]);
+
+    fs::remove_dir(&blocked).unwrap();
+    control_plane.until(|told| says(told, vmm(1), VmmState::Destroyed)).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_guest_migrates_between_two_sleds_of_one_process() {
     let control_plane = Recorder::new();
     let fabric = Fabric::default();

@@ -7,6 +7,7 @@
 use super::losses::Losses;
 use super::migrations::MigrationChecks;
 use super::restarts::{RestartChecks, When};
+use super::sagas::SagaChecks;
 use super::{Broken, checked};
 use crate::scenario::Scenario;
 use crate::states::Met;
@@ -30,6 +31,7 @@ pub(crate) struct LogChecks {
     pub(crate) migrations: MigrationChecks,
     pub(crate) losses: Losses,
     restarts: RestartChecks,
+    sagas: SagaChecks,
     pub(crate) project: Option<Project>,
     pub(crate) book: NetworkBook,
     /// When each append was written, by its first position.
@@ -184,6 +186,7 @@ impl LogChecks {
         let when = self.when(recorded.meta);
         self.migrations.event(state.as_ref(), event)?;
         self.restarts.event(state.as_ref(), event, when, scenario)?;
+        self.sagas.event(id, event)?;
         self.losses.event(state.as_ref(), event, when, scenario);
         if let InstanceEvent::VmmReported { vmm, report } = event {
             self.reports.push((*vmm, *report));
@@ -208,6 +211,7 @@ impl LogChecks {
             checked(invariant::check(&state))
                 .and_then(|()| checked(invariant::check_step(self.before.as_ref(), &state)))
                 .and_then(|()| MigrationChecks::reached(&state))
+                .and_then(|()| self.sagas.reached(&state))
                 .and_then(|()| is_wanted_or_failed(&state))
                 .and_then(|()| self.is_in_book(&state))
         } else {

@@ -3,18 +3,21 @@
 //! * [`log`] folds what is durable a second time, on its own, and compares;
 //! * [`guests`] listens to the sleds' own truth;
 //! * [`history`] remembers what clients were told;
-//! * [`migrations`], [`restarts`] and [`losses`] follow the log for what each of them is about;
+//! * [`archive`] compares what was archived with the log;
+//! * [`migrations`], [`restarts`], [`sagas`] and [`losses`] follow the log for what each of them is about;
 //! * what must hold at rest is asked in `world/observe.rs`, where everything can be seen at once.
 //!
 //! Invariants are named as `docs/testing.md` numbers them (`I6`); those that the rules check themselves carry
 //! the number of their sentence in `docs/lifecycle.md` (`C4`). The first one broken ends the run.
 
+pub(crate) mod archive;
 pub(crate) mod guests;
 pub(crate) mod history;
 pub(crate) mod log;
 mod losses;
 mod migrations;
 mod restarts;
+mod sagas;
 
 use crate::bug::Bug;
 use crate::faults::Entity;
@@ -94,7 +97,7 @@ impl Checks {
         self.fail(FailureKind::Invariant, invariant, at_us, detail);
     }
 
-    fn note(&mut self, at_us: u64, found: Result<(), Broken>) {
+    pub(crate) fn note(&mut self, at_us: u64, found: Result<(), Broken>) {
         if let Err(broken) = found {
             self.broken(&broken.invariant, at_us, broken.detail);
         }

@@ -17,6 +17,7 @@ use crate::faults::{
     Direction, EffectKind, Entity, Fault, LoseUnsynced, Mishap, Phase, Refused, Side, Victim, Window,
 };
 use crate::scenario::{FORMAT, RestartShape, Scenario, SledShape, Tier};
+use std::num::NonZeroU32;
 
 /// Events at which crashes are aimed, with whether they are a sled's.
 const CRASH_EVENTS: &[(&str, bool)] = &[
@@ -45,6 +46,9 @@ const CRASH_EVENTS: &[(&str, bool)] = &[
     ("MigrationGivenUp", false),
     ("RestartTried", false),
     ("ForceStopRequested", false),
+    ("SagaPaused", false),
+    ("SagaResumed", false),
+    ("Archived", false),
     ("Reconfigured", false),
     ("StartNotPlaced", false),
     ("Registered", true),
@@ -110,6 +114,11 @@ pub fn scenario(seed: u64, profile: &Profile) -> Scenario {
             faults.extend((0..count).map(|n| fault(&dice, kind, nth * 100 + n, &world)));
         }
     }
+    let retain_ms =
+        dice.chance("retention", 0, 50).then(|| *dice.pick("retain", 0, &[0, 500, 3_000, 15_000]));
+    if retain_ms.is_some() && profile.has("crash_at") && dice.chance("crash_archive", 0, 15) {
+        faults.push(stories::crash_at_archive(&dice, instances));
+    }
     if profile.has("partition") {
         stories::swizzle(&dice, sleds as u16, safety_ms, &mut faults);
     }
@@ -132,6 +141,12 @@ pub fn scenario(seed: u64, profile: &Profile) -> Scenario {
         passivate_ms: dice
             .chance("passivation", 0, profile.passivation)
             .then(|| *dice.pick("passivate", 0, &[20, 500, 3_000])),
+        pause_after_failures: dice
+            .chance("pauses", 0, 20)
+            .then(|| *dice.pick("pause_after", 0, &[1, 2, 3, 5]))
+            .and_then(NonZeroU32::new),
+        retain_ms,
+        queue_max: dice.chance("narrow", 0, 40).then(|| dice.draw("queue", 0, 1, 16)),
         safety_ms,
         requests,
         faults,
@@ -338,7 +353,10 @@ mod tests {
             "join_group",
             "leave_group",
             "migrate",
+            "pause_saga",
             "reboot",
+            "resume_saga",
+            "retry_saga",
             "set_quota",
             "start",
             "stop",

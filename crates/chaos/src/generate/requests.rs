@@ -4,7 +4,7 @@
 //! a migration often comes while it is under way: that is where the rules meet.
 
 use super::{Dice, Profile};
-use crate::faults::Phase;
+use crate::faults::{Phase, Side};
 use crate::scenario::Request;
 use crate::verb::Verb;
 
@@ -13,6 +13,12 @@ const ADMIN_IDS: u32 = 50_000;
 
 /// Most requests of an instance after its creation; its ids are a hundred.
 const ASKS_MAX: u64 = 14;
+
+/// Ids of what is asked of a saga that is held begin here within its instance's hundred.
+const HELD_IDS: u32 = 20;
+
+/// How soon after what begins a saga it is to be held, milliseconds: each of its steps takes another time.
+const HELD_AFTER: &[u64] = &[1, 2, 4, 8, 20, 60, 200, 500];
 
 /// Groups of a scenario.
 const GROUPS: u16 = 2;
@@ -63,12 +69,52 @@ fn of_instance(
             at_large(dice, profile, key + nth, sleds)
         };
         follows_migrate = matches!(verb, Verb::Migrate { .. });
+        if matches!(verb, Verb::Start | Verb::Migrate { .. }) && dice.chance("held", key + nth, 22) {
+            hold(dice, instance, key + nth, (at, safety_ms), id + HELD_IDS + 3 * nth as u32, requests);
+        }
         if at < safety_ms {
             let is_aimed = is_soon && dice.chance("aimed", key + nth, 50);
             let phase = is_aimed.then(|| *dice.pick("aimed_at", key + nth, &Phase::ALL));
             requests.push(Request { id: id + nth as u32, at, phase, instance, verb });
         }
     }
+}
+
+/// A saga that begins is held, and then let go, hurried, taken back or overtaken; or nobody comes until all is healed.
+fn hold(
+    dice: &Dice,
+    instance: u16,
+    key: u64,
+    (at, safety_ms): (u64, u64),
+    id: u32,
+    requests: &mut Vec<Request>,
+) {
+    let held_at = at + dice.pick("held_after", key, HELD_AFTER);
+    let then = match dice.draw("held_then", key, 0, 99) {
+        0..35 => Some(Verb::ResumeSaga),
+        35..50 => Some(Verb::RetrySaga),
+        50..70 => Some(Verb::CancelSaga),
+        70..80 => Some(Verb::Stop),
+        _ => None,
+    };
+    let then_at = held_at + dice.draw("held_for", key, 1, 6_000);
+    let mut ask = |nth: u32, at: u64, verb: Verb| {
+        if at < safety_ms {
+            requests.push(Request { id: id + nth, at, phase: None, instance, verb });
+        }
+    };
+    ask(0, held_at, Verb::PauseSaga);
+    if let Some(verb) = then {
+        ask(1, then_at, verb);
+    }
+    if dice.chance("hurried", key, 30) {
+        ask(2, at + dice.pick("hurried_after", key, HELD_AFTER), Verb::RetrySaga);
+    }
+}
+
+fn force_stop_of(dice: &Dice, key: u64) -> Verb {
+    let side = *dice.pick("force_side", key, &[Side::Source, Side::Target]);
+    Verb::ForceStopOf { side, assert_dead: dice.chance("assert_dead", key, 30) }
 }
 
 fn migrate(dice: &Dice, key: u64, sleds: u16) -> Verb {
@@ -86,10 +132,12 @@ fn at_large(dice: &Dice, profile: &Profile, key: u64, sleds: u16) -> Verb {
         40..60 => Verb::Stop,
         60..71 => Verb::Reboot,
         71..77 => Verb::Delete,
-        77..83 => Verb::ForceStop { assert_dead: dice.chance("assert_dead", key, 50) },
-        83..90 => Verb::Resize { ncpus: dice.draw("resize", key, 1, 3) as u16 },
+        77..81 => Verb::ForceStop { assert_dead: dice.chance("assert_dead", key, 50) },
+        81..84 => force_stop_of(dice, key),
+        84..90 => Verb::Resize { ncpus: dice.draw("resize", key, 1, 3) as u16 },
         90..95 => Verb::SetRestarts { on: dice.chance("restarts_on", key, 50) },
         95..98 => Verb::CancelSaga,
+        98 => Verb::RetrySaga,
         _ => Verb::CancelMigration,
     }
 }
@@ -100,8 +148,10 @@ fn during_migration(dice: &Dice, key: u64, sleds: u16) -> Verb {
         28..50 => Verb::Stop,
         50..60 => Verb::CancelSaga,
         60..70 => Verb::Reboot,
-        70..82 => Verb::ForceStop { assert_dead: dice.chance("assert_dead", key, 30) },
-        82..88 => Verb::Start,
+        70..76 => Verb::ForceStop { assert_dead: dice.chance("assert_dead", key, 30) },
+        76..83 => force_stop_of(dice, key),
+        83..87 => Verb::Start,
+        87 => Verb::PauseSaga,
         88..92 => Verb::Delete,
         _ => migrate(dice, key, sleds),
     }

@@ -1,7 +1,7 @@
 //! Stories: a few requests and a fault that belong together, for states that chance alone meets too seldom.
 
 use super::Dice;
-use crate::faults::{Direction, Fault, Mishap, Phase, Side};
+use crate::faults::{Direction, Entity, Fault, Mishap, Phase, Side, Window};
 use crate::scenario::Request;
 use crate::verb::Verb;
 
@@ -45,6 +45,18 @@ pub(super) fn swizzle(dice: &Dice, sleds: u16, safety_ms: u64, faults: &mut Vec<
         let at = begins + (last_cut - begins) * u64::from(sled) / u64::from(sleds);
         let healed_at = last_cut + dice.draw("swizzle_heals", sled.into(), 50, safety_ms / 3);
         faults.push(Fault::Partition { at, lasts: healed_at - at, sled, direction: Direction::Both });
+    }
+}
+
+/// The control plane dies when the archive of an instance is to be recorded: few instances live to be archived, and
+/// fewer are named by chance.
+pub(super) fn crash_at_archive(dice: &Dice, instances: u16) -> Fault {
+    let instance = dice.draw("crash_archive_of", 0, 0, u64::from(instances) - 1) as u16;
+    Fault::CrashAt {
+        event: "Archived".to_owned(),
+        entity: Entity::Instance(instance),
+        window: *dice.pick("crash_archive_at", 0, &Window::ALL),
+        lose: super::lose(dice, 0),
     }
 }
 

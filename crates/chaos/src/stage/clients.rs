@@ -9,7 +9,7 @@ use super::revive::context;
 use super::state::Stage;
 use crate::coverage::Sometimes;
 use crate::draws::within;
-use crate::faults::{Entity, Fault};
+use crate::faults::{Entity, Fault, Side};
 use crate::scenario::Request;
 use crate::verb::{About, Verb};
 use crate::world::{ClientAnswer as Answer, names, policy, size_of};
@@ -191,6 +191,12 @@ impl Stage {
             // Nobody vouches here: between a look at the sleds and the command a restart may begin.
             Verb::ForceStop { .. } => {
                 Ask::ForceStop { assert_dead: false, reason: "the scenario wants it so".to_owned() }
+            }
+            Verb::ForceStopOf { side, .. } => {
+                let state = control.instance(id).await?;
+                let vmm = if side == Side::Target { state.target } else { state.active };
+                let vmm = vmm.unwrap_or_else(|| names::vmm(request.instance, 0));
+                Ask::ForceStopOf { vmm, assert_dead: false, reason: "the scenario wants it so".to_owned() }
             }
             Verb::Resize { ncpus } => {
                 let mut change = control.instance(id).await?.spec.changeable();

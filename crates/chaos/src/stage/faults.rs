@@ -1,16 +1,23 @@
 //! Faults that have a time begin here.
 
 use super::life::Life;
+use super::outside::limits;
+use super::revive::context;
 use super::state::Stage;
+use crate::checks::FailureKind;
 use crate::coverage::Sometimes;
 use crate::faults::{Fault, Victim};
 use crate::world::names;
 use actors::Victim as Actor;
+use actors::instance::Ask;
 use sim_sled::machine::Vmm;
 use sled_protocol::PropolisId;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{sleep, sleep_until};
+
+/// The request of everybody in a flood; nothing is ever written for it.
+const FLOOD_REQUEST: u32 = u32::MAX - 2;
 
 /// Plans what has a time.
 pub(super) fn plan(stage: &Arc<Stage>) {
@@ -78,16 +85,39 @@ impl Stage {
     }
 
     /// So many ask at once. Whoever is refused for that is right to be; nobody may hang, and nothing may grow.
+    ///
+    /// Half of them only look. The others want a saga taken back that there never was: a command, which waits at the
+    /// door like any other and leaves nothing behind.
     fn flood(self: &Arc<Self>, life: &Arc<Life>, instance: u16, count: u64) {
         self.note(Sometimes::MailboxFlooded);
-        for _ in 0..count {
-            let life = Arc::clone(life);
+        for nth in 0..count {
+            let (stage, life) = (Arc::clone(self), Arc::clone(life));
             tokio::spawn(async move {
-                if let Some(up) = life.up() {
-                    // The answer is nobody's: what counts is what it does to others.
-                    let _ = up.control.instance(names::instance(instance)).await;
+                let Some(up) = life.up() else { return };
+                let id = names::instance(instance);
+                // The answers are nobody's: what counts is what it does to others.
+                if nth.is_multiple_of(2) {
+                    let _ = up.control.instance(id).await;
+                    return;
                 }
+                let ask = Ask::CancelSaga { saga: names::saga(instance, 0) };
+                let _ = up.control.ask(id, ask, context(FLOOD_REQUEST)).await;
+                stage.door_holds(&life);
             });
+        }
+    }
+
+    /// I25: what waits is bounded.
+    fn door_holds(&self, life: &Life) {
+        let Some(up) = life.up() else { return };
+        let counts = up.control.counts();
+        if counts.turned_away > 0 {
+            self.note(Sometimes::TurnedAway);
+        }
+        let most = limits(&self.scenario).commands_max as u64;
+        if counts.waiting > most {
+            let detail = format!("{} requests wait; at most {most} may", counts.waiting);
+            self.fail(FailureKind::Invariant, "I25", detail);
         }
     }
 

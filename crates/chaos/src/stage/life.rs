@@ -15,7 +15,9 @@ use eventlog::{
     Record, SimLog, SimStore, StreamId, Survival, SyncMode, Unavailable, Version,
 };
 use futures::{FutureExt, StreamExt, stream};
-use lifecycle::{InstanceId, RequestId, SledEvent};
+use journal::StreamName;
+use lifecycle::instance::PauseCause;
+use lifecycle::{Command, Input, InstanceEvent, InstanceId, RequestId, SledEvent};
 use projections::Projections;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -221,6 +223,15 @@ impl Life {
 /// Notes what durable records say that is rare.
 fn note_events(stage: &Stage, records: &[Record]) {
     for recorded in records.iter().filter_map(|record| journal::read(record).ok()) {
+        if recorded.index.0 == 0
+            && let Some(Some(Input::Command(Command::ForceStopOf { .. }))) =
+                recorded.context.as_ref().map(|context| &context.input)
+        {
+            stage.note(Sometimes::ForceStoppedOne);
+        }
+        if let journal::Event::Instance(event) = &recorded.event {
+            note_saga_event(stage, recorded.stream, event);
+        }
         let journal::Event::Sled(event) = recorded.event else { continue };
         match event {
             SledEvent::LeaseExpired { .. } => stage.note(Sometimes::LeaseExpired),
@@ -229,6 +240,25 @@ fn note_events(stage: &Stage, records: &[Record]) {
             _ => {}
         }
     }
+}
+
+fn note_saga_event(stage: &Stage, stream: StreamName, event: &InstanceEvent) {
+    let StreamName::Instance(id) = stream else { return };
+    let is_held = {
+        let state = stage.lock();
+        let known = state.checks.log.instances.get(&id).and_then(|known| known.saga.as_ref());
+        known.is_some_and(|saga| saga.pause.is_some())
+    };
+    stage.note(match event {
+        InstanceEvent::SagaPaused { cause: PauseCause::Requested, .. } => Sometimes::SagaPaused,
+        InstanceEvent::SagaPaused { .. } => Sometimes::PausedByFailures,
+        InstanceEvent::SagaResumed { .. } => Sometimes::SagaResumed,
+        InstanceEvent::SagaRetried { .. } => Sometimes::SagaRetried,
+        InstanceEvent::SagaUnwound { .. } if is_held => Sometimes::PausedUnwound,
+        InstanceEvent::SagaEnded { .. } if is_held => Sometimes::PausedEnded,
+        InstanceEvent::Archived(_) => Sometimes::Archived,
+        _ => return,
+    });
 }
 
 /// What the events of an append are called, as crashes name them.

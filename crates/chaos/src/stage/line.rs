@@ -3,6 +3,7 @@
 
 use super::life::Life;
 use super::state::Stage;
+use crate::bug::Bug;
 use crate::coverage::Sometimes;
 use crate::faults::{Direction, EffectKind, Entity, Fault, Refused, Window};
 use crate::world::{about, brief, names};
@@ -114,6 +115,9 @@ impl Line {
             });
         }
         drop(reply);
+        if stage.scenario.bug == Some(Bug::LingerAfterCalls) {
+            tokio::spawn(futures::future::pending::<()>());
+        }
         // What is lost is heard of by the caller's own patience.
         let Ok(response) = answer.await else { return futures::future::pending().await };
         if let Some(lose) = instance.and_then(|id| self.life.springs(id, Window::EffectSent)) {

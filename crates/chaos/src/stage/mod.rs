@@ -24,6 +24,7 @@
 mod clients;
 mod cloth;
 mod devices;
+mod ending;
 mod faults;
 mod host;
 mod life;
@@ -32,6 +33,7 @@ mod net;
 mod outside;
 mod panics;
 mod rest;
+mod retention;
 mod revive;
 mod state;
 mod weather;
@@ -78,7 +80,7 @@ async fn play(stage: &Arc<Stage>) {
     clients::send_all(stage);
     faults::plan(stage);
     let heal_at = stage.origin + Duration::from_millis(stage.scenario.safety_ms);
-    let give_up_at = heal_at + QUIESCE_MAX;
+    let mut give_up_at = heal_at + QUIESCE_MAX;
     loop {
         if stage.has_failed() {
             return;
@@ -100,8 +102,17 @@ async fn play(stage: &Arc<Stage>) {
                     stage.heal();
                     continue;
                 }
+                stage.attend_to_held();
                 match stage.restless().await {
-                    None => return stage.check_rest().await,
+                    None => {
+                        stage.check_rest().await;
+                        if stage.ends_at_rest().await {
+                            return;
+                        }
+                        if stage.life().is_dead() {
+                            give_up_at = Instant::now() + QUIESCE_MAX;
+                        }
+                    }
                     Some((invariant, detail)) if Instant::now() > give_up_at => {
                         stage.fail(FailureKind::Liveness, invariant, detail);
                         return;

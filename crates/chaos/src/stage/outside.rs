@@ -11,7 +11,7 @@ use actors::{Census, Env, Limits, SledConnector};
 use bytes::Bytes;
 use eventlog::cache::{CacheError, Row, Rows, Snapshot};
 use eventlog::{Cache, Log, MemCache, Position, Record, StreamId, Version};
-use lifecycle::{Instance, InstanceId};
+use lifecycle::{Instance, InstanceId, Retention, Span};
 use projections::Projections;
 use sim_sled::network::{SimProducers, SimSwitch};
 use sled_protocol::{Producers, Switch};
@@ -61,7 +61,7 @@ pub(super) fn env(stage: &Arc<Stage>, life: &Arc<Life>) -> Env {
 }
 
 /// Bounds as a daemon has them, but for what the scenario makes shorter so that a run sees it.
-fn limits(scenario: &Scenario) -> Limits {
+pub(super) fn limits(scenario: &Scenario) -> Limits {
     let mut limits = Limits { sled_lease: scenario.lease_s, ..Limits::default() };
     if let Some(seconds) = scenario.lease_s {
         limits.sled_lease_grace = actors::sled::lease_grace_min(seconds);
@@ -70,8 +70,22 @@ fn limits(scenario: &Scenario) -> Limits {
         limits.passivate_after = Duration::from_millis(after);
         limits.timers.passivation = Duration::from_secs(1);
     }
+    if let Some(after) = scenario.retain_ms {
+        limits.retention = Some(Retention { keep: Span::from_millis(after), batch: ARCHIVED_AT_ONCE });
+        limits.timers.retention = Duration::from_secs(1);
+    }
+    if let Some(most) = scenario.queue_max {
+        limits.instance_queue_max = most as usize;
+        limits.commands_max = QUEUES * most as usize;
+    }
     limits
 }
+
+/// Most instances that one run of retention archives.
+const ARCHIVED_AT_ONCE: usize = 2;
+
+/// How many instances' queues fit into what may wait in all.
+const QUEUES: usize = 3;
 
 fn wire<D>(stage: &Arc<Stage>, life: &Arc<Life>, device: &Arc<D>) -> Arc<Wire<D>> {
     let (stage, life, device) = (Arc::downgrade(stage), Arc::clone(life), Arc::clone(device));

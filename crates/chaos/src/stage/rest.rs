@@ -192,6 +192,7 @@ impl Stage {
             checks.at_rest(now);
             checks.log_after_crash(now, &store);
         });
+        self.check_shelf();
         self.look_at_guests();
         self.line("rest", &"", format_args!("p{:04}", store.durable().get()));
     }

@@ -3,6 +3,7 @@
 use super::cloth::named;
 use super::life::Life;
 use super::outside::{ReadModelCensus, env};
+use super::retention::Keeper;
 use super::state::Stage;
 use crate::bug::Bug;
 use crate::checks::FailureKind;
@@ -11,8 +12,9 @@ use crate::faults::{Fault, LoseUnsynced};
 use crate::world::names;
 use actors::projects::ProjectAsk;
 use actors::{ControlPlane, RequestContext};
-use eventlog::SimStore;
+use eventlog::{Log as _, SimStore};
 use lifecycle::restart::restart_due;
+use lifecycle::sled::SledCommand;
 use lifecycle::{Instance, InstanceId};
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,6 +31,19 @@ pub(super) fn context(request: u32) -> RequestContext {
     let actor = journal::Actor::User("chaos".to_owned());
     RequestContext { actor, request: names::request(request), trace: None, reason: None, is_rehearsal: false }
 }
+
+/// The planted zeal: what is found at a start is written anew.
+async fn rewrite(control: &ControlPlane, life: u32) {
+    for (sled, _) in control.sleds().await.unwrap_or_default() {
+        let command = SledCommand::Cordon("found at the start".to_owned());
+        let request = REWRITE_REQUESTS + life * 100 + u32::from(names::sled_number(sled.id));
+        // One that is cordoned is left alone.
+        let _ = control.ask_sled(sled.id, command, context(request)).await;
+    }
+}
+
+/// Requests of the planted bug count from here; no request of a scenario does.
+const REWRITE_REQUESTS: u32 = 0x6000_0000;
 
 /// The request that makes the project; no request of a scenario has it.
 const PROJECT_REQUEST: u32 = u32::MAX;
@@ -105,7 +120,12 @@ impl Stage {
         });
         if self.scenario.bug != Some(Bug::ForgetEffects) {
             control.resume(unfinished).await;
+            let (stage, life) = (Arc::downgrade(self), Arc::clone(life));
+            control.archive_into(Arc::new(Keeper { stage, life, projections: projections.clone() }));
             control.start_timers(Arc::new(ReadModelCensus(projections.clone())));
+        }
+        if self.scenario.bug == Some(Bug::RewriteAtStart) && life.nth > 1 {
+            rewrite(&control, life.nth).await;
         }
         life.serve(control, projections);
     }
@@ -128,11 +148,17 @@ impl Stage {
 
     /// Everything is healed: faults end, and hosts that are only down come up by themselves.
     pub(super) fn heal(&self) {
+        let life = self.life();
         {
             let mut state = self.lock();
             state.is_healed = true;
             state.armed.clear();
+            // What was to fail next does not, unless it has.
+            if life.log().refusal().is_none() {
+                state.fails_with = None;
+            }
         }
+        life.log().with_store(SimStore::accept);
         let addrs: Vec<String> = self.lock().hosts.iter().map(|host| host.addr.clone()).collect();
         for fault in &self.scenario.faults {
             if let Fault::PeerPartition { one, other, .. } = fault {

@@ -6,6 +6,7 @@ use super::host::Host;
 use super::life::Life;
 use super::outside::Outside;
 use super::panics;
+use crate::checks::archive::Shelf;
 use crate::checks::{Checks, FailureKind};
 use crate::coverage::{Coverage, Sometimes};
 use crate::draws::Draws;
@@ -59,6 +60,14 @@ pub(super) struct State {
     pub(super) written: BTreeMap<RequestId, u64>,
     /// How many effects of each kind reached their sleds per instance.
     pub(super) sent: BTreeMap<(u16, EffectKind), u32>,
+    /// What was archived.
+    pub(super) shelf: Shelf,
+    /// Where the log ended when everything rested and the control plane was stopped, if it was.
+    pub(super) stopped_at: Option<u64>,
+    /// How often the operator has looked after a saga that is held.
+    pub(super) attended: u32,
+    /// How often it came to rest and was disturbed again.
+    pub(super) rests: u32,
     pub(super) steps: u64,
 }
 
@@ -86,6 +95,10 @@ impl Stage {
             answered: vec![false; scenario.requests.len()],
             written: BTreeMap::new(),
             sent: BTreeMap::new(),
+            shelf: Shelf::default(),
+            stopped_at: None,
+            attended: 0,
+            rests: 0,
             steps: 0,
         };
         Self {

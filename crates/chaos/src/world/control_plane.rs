@@ -134,7 +134,12 @@ impl World {
         self.control = Some(control);
         self.compare_fold("after recovery");
         self.checks.log_after_crash(self.now, &self.store);
+        self.check_shelf();
         self.derive_everything();
+        if self.is_up() {
+            self.retention_begins();
+            self.rewrite_at_start();
+        }
     }
 
     /// Ownership of every stream: what an earlier life still had under way is fenced from here on.

@@ -46,6 +46,7 @@ impl World {
                     | "Updated/migration"
                     | "MigrationCancelled"
                     | "MigrationGivenUp" => self.note(Sometimes::CrashInMigration),
+                    "Archived" => self.note(Sometimes::CrashInRetention),
                     "RestartTried" => self.note(Sometimes::CrashInRestart),
                     _ => {}
                 }

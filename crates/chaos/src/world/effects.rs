@@ -72,10 +72,12 @@ impl World {
     fn arm_deadlines(&mut self, id: InstanceId, state: &Instance) {
         let (now, wall, incarnation) = (self.now, self.wall(), self.incarnation);
         let deadlines = lifecycle::deadlines(state, &self.scenario.policy());
+        let is_forgetful = self.scenario.bug == Some(crate::bug::Bug::KeepTimers);
         let is_hasty = self.scenario.bug == Some(crate::bug::Bug::RestartTooSoon);
         let shell = self.shell(id);
         shell.armed.retain(|kind, armed| {
-            deadlines.iter().any(|deadline| deadline.kind == *kind && deadline.start == armed.start)
+            is_forgetful
+                || deadlines.iter().any(|deadline| deadline.kind == *kind && deadline.start == armed.start)
         });
         let mut fresh = Vec::new();
         for deadline in deadlines {
@@ -140,8 +142,11 @@ impl World {
         }
         let shell = self.shell(id);
         let is_next = shell.outstanding.get(&effect).is_some_and(|sent| sent.attempt + 1 == attempt);
-        if let (true, Some(state)) = (is_next, shell.state.clone()) {
-            self.send_effect(id, &state, effect, attempt);
+        let (true, Some(state)) = (is_next, shell.state.clone()) else { return };
+        self.send_effect(id, &state, effect, attempt);
+        if self.scenario.pause_after_failures.is_some() {
+            let failed = Input::StepFailed { effect, failures: attempt };
+            self.give(id, Waiting { what: What::Input(failed), from: From::Nobody });
         }
     }
 

@@ -214,6 +214,11 @@ impl World {
         if self.checks.decided(self.now, state, &seen, &events) {
             self.coverage.note(Sometimes::StaleReportIgnored);
         }
+        if let Input::Command(Command::ForceStopOf { .. }) = &input
+            && !events.is_empty()
+        {
+            self.coverage.note(Sometimes::ForceStoppedOne);
+        }
         if let Input::Command(command @ (Command::Start { .. } | Command::Stop { .. })) = &input {
             let intent = intent_after(state, &events);
             self.checks.intends(self.now, names::entity(id), command, intent);
@@ -373,6 +378,10 @@ impl World {
         }
         if self.dies_at(&names, entity, Window::EffectsUnsent) {
             return;
+        }
+        if in_flight.events.iter().any(|event| matches!(event, InstanceEvent::SagaRetried { .. })) {
+            // What waits for its next attempt is sent at once, as if nothing had failed.
+            self.shell(id).outstanding.clear();
         }
         self.derive(id);
         if self.dies_at(&names, entity, Window::EffectSent) {

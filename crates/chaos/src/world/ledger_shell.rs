@@ -4,6 +4,7 @@ use super::instance_shell::Grants;
 use super::{World, names};
 use crate::bug::Bug;
 use crate::coverage::Sometimes;
+use crate::faults::Side;
 use crate::verb::Verb;
 use journal::StreamName;
 use lifecycle::input::StartGrant;
@@ -11,7 +12,7 @@ use lifecycle::ledger::RoomAsk;
 use lifecycle::project::Group;
 use lifecycle::{
     AutoRestartPolicy, Command, GroupPolicy, Instance, InstanceEvent, InstanceId, InstanceSpec, Purpose,
-    Rejected, RoomWanted, SagaId, Shortage, Size, SledId, VmmState,
+    Rejected, RoomWanted, SagaId, Shortage, Size, SledId, VmmId, VmmState,
 };
 use sled_protocol::PropolisId;
 use std::collections::BTreeSet;
@@ -136,8 +137,14 @@ impl World {
             ("resume_saga", _) => Command::ResumeSaga { saga: self.saga_of(id) },
             ("retry_saga", _) => Command::RetrySaga { saga: self.saga_of(id) },
             ("force_stop", Verb::ForceStop { assert_dead }) => {
-                let assert_dead = assert_dead && (self.lies_about_dead() || self.is_dead_in_truth(id));
+                let assert_dead =
+                    assert_dead && (self.lies_about_dead() || self.are_dead_in_truth(id, |_| true));
                 Command::ForceStop { assert_dead, reason: "the scenario wants it so".to_owned() }
+            }
+            ("force_stop", Verb::ForceStopOf { side, assert_dead }) => {
+                let vmm = self.vmm_at(id, side);
+                let assert_dead = assert_dead && self.are_dead_in_truth(id, |known| known.id == vmm);
+                Command::ForceStopOf { vmm, assert_dead, reason: "the scenario wants it so".to_owned() }
             }
             ("update", Verb::Resize { ncpus }) => self.update(id, |change| change.size = size_of(ncpus))?,
             ("update", Verb::SetRestarts { on }) => {
@@ -157,15 +164,25 @@ impl World {
         under_way.map_or(names::saga(names::instance_number(id), 0), |saga| saga.id)
     }
 
-    /// Whether no VMM of the instance lives or can come to live, by the sleds' own truth: an operator who
+    /// The VMM in a slot, or one that there never was.
+    fn vmm_at(&mut self, id: InstanceId, side: Side) -> VmmId {
+        let state = self.shell(id).state.as_ref();
+        let vmm = state.and_then(|state| match side {
+            Side::Source => state.active,
+            Side::Target => state.target,
+        });
+        vmm.unwrap_or_else(|| names::vmm(names::instance_number(id), 0))
+    }
+
+    /// Whether none of these VMMs of the instance lives or can come to live, by the sleds' own truth: an operator who
     /// vouches for more is outside what is claimed to be survived.
-    fn is_dead_in_truth(&self, id: InstanceId) -> bool {
+    fn are_dead_in_truth(&self, id: InstanceId, which: impl Fn(&lifecycle::vmm::Vmm) -> bool) -> bool {
         let state: Option<&Instance> =
             self.control.as_ref().and_then(|control| control.instances.get(&id)?.state.as_ref());
         let Some(state) = state else {
             return false;
         };
-        state.vmms.values().filter(|vmm| vmm.gone.is_none()).all(|vmm| {
+        state.vmms.values().filter(|vmm| vmm.gone.is_none() && which(vmm)).all(|vmm| {
             let host = &self.sleds[usize::from(names::sled_number(vmm.sled))];
             let propolis = PropolisId::from_uuid(vmm.id.uuid());
             let has_ended = host.machine.is_tombstoned(propolis)

@@ -34,12 +34,16 @@ pub(crate) mod names;
 mod network;
 mod notes;
 mod observe;
+mod operator;
 pub(crate) mod planted;
+mod rest;
+mod retention;
 mod sled_commands;
 mod sled_shell;
 mod sleds;
 pub(crate) mod wire;
 
+use crate::checks::archive::Shelf;
 use crate::checks::{Checks, Failure, FailureKind};
 use crate::coverage::{Coverage, Sometimes};
 use crate::draws::Draws;
@@ -123,6 +127,8 @@ pub(crate) enum Happening {
     SledUp { sled: u16 },
     /// The control plane starts.
     Restart,
+    /// It is looked whether anything deleted is to be archived.
+    Retain { incarnation: u32 },
     /// The faults end.
     Heal,
     /// It is looked whether everything is at rest.
@@ -140,6 +146,7 @@ impl Happening {
                 | Self::EffectAgain { .. }
                 | Self::Deadline { .. }
                 | Self::Watch { .. }
+                | Self::Retain { .. }
         )
     }
 }
@@ -192,6 +199,10 @@ pub(crate) struct World {
     mishaps: BTreeSet<usize>,
     /// How far each migration has come on its sleds.
     moves: BTreeMap<MigrationId, migrations::Move>,
+    /// What was archived.
+    shelf: Shelf,
+    /// Where the log ended when everything rested and the control plane was stopped, if it was.
+    stopped_at: Option<usize>,
     /// Links that mishaps have cut.
     cuts: Vec<network::Cut>,
     wall_offset_us: i64,
@@ -235,6 +246,8 @@ impl World {
             aimed: BTreeSet::new(),
             mishaps: BTreeSet::new(),
             moves: BTreeMap::new(),
+            shelf: Shelf::default(),
+            stopped_at: None,
             cuts: Vec::new(),
             wall_offset_us: 0,
             paused_until: 0,
@@ -321,6 +334,7 @@ impl World {
             Happening::Vanish { sled } => self.vanishes(sled),
             Happening::SledUp { sled } => self.sled_up(sled),
             Happening::Restart => self.recover(),
+            Happening::Retain { incarnation } => self.retain(incarnation),
             Happening::Heal => self.heal(),
             Happening::Probe => self.probe(),
         }
@@ -353,26 +367,11 @@ impl World {
         self.is_healed = true;
         self.armed.clear();
         self.disk.fails_with = None;
+        self.store.accept();
         self.paused_until = 0;
         self.trace.line(self.now, "HEAL", &"", format_args!(""));
         self.send_aimed(None, None);
         self.after(PROBE_US, Happening::Probe);
-    }
-
-    /// Looks whether everything has come to rest, and ends the run if so.
-    fn probe(&mut self) {
-        let restless = self.restless();
-        let healed_at = self.scenario.safety_ms * MILLI;
-        match restless {
-            None => {
-                self.check_at_rest();
-                self.is_over = true;
-            }
-            Some((invariant, detail)) if self.now > healed_at + QUIESCE_MAX_US => {
-                self.checks.fail(FailureKind::Liveness, invariant, self.now, detail);
-            }
-            Some(_) => self.after(PROBE_US, Happening::Probe),
-        }
     }
 
     pub(crate) fn note(&mut self, state: Sometimes) {

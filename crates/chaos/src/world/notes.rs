@@ -3,7 +3,7 @@
 use super::{World, names};
 use crate::coverage::Sometimes;
 use crate::faults::Phase;
-use lifecycle::instance::UnwindReason;
+use lifecycle::instance::{PauseCause, UnwindReason};
 use lifecycle::migration::{CancelReason, Migration, Outcome, SideState};
 use lifecycle::{EventMeta, Evidence, Instance, InstanceEvent, InstanceId, Intent, Origin, SagaKind, Step};
 
@@ -38,6 +38,9 @@ impl World {
         match event {
             InstanceEvent::SagaUnwound { step, reason, .. } => {
                 let kind = state.and_then(|state| state.saga.as_ref()).map(|saga| saga.kind);
+                if is_held(state) {
+                    self.note(Sometimes::PausedUnwound);
+                }
                 self.note_unwound(kind, *step, *reason);
             }
             InstanceEvent::Updated(update) => {
@@ -78,6 +81,12 @@ impl World {
     fn note_plain(&mut self, state: Option<&Instance>, event: &InstanceEvent) {
         let met = match event {
             InstanceEvent::StopWithdrawn { .. } => Sometimes::StopWithdrawn,
+            InstanceEvent::SagaPaused { cause: PauseCause::Requested, .. } => Sometimes::SagaPaused,
+            InstanceEvent::SagaPaused { .. } => Sometimes::PausedByFailures,
+            InstanceEvent::SagaResumed { .. } => Sometimes::SagaResumed,
+            InstanceEvent::SagaRetried { .. } => Sometimes::SagaRetried,
+            InstanceEvent::SagaEnded { .. } if is_held(state) => Sometimes::PausedEnded,
+            InstanceEvent::Archived(_) => Sometimes::Archived,
             InstanceEvent::MigrationCancelled { reason, .. } => match reason {
                 CancelReason::Requested => Sometimes::CancelledByUser,
                 CancelReason::Deadline => Sometimes::CancelledByDeadline,
@@ -155,6 +164,10 @@ impl World {
             self.note(Sometimes::ExpungedUnderVmm);
         }
     }
+}
+
+fn is_held(state: Option<&Instance>) -> bool {
+    state.and_then(|state| state.saga.as_ref()).is_some_and(|saga| saga.pause.is_some())
 }
 
 fn is_undecided_target(state: &Instance, vmm: lifecycle::VmmId) -> bool {

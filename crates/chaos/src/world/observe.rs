@@ -193,6 +193,7 @@ impl World {
         self.compare_fold("at rest");
         self.checks.at_rest(self.now);
         self.checks.log_after_crash(self.now, &self.store);
+        self.check_shelf();
         self.check_guests();
         let records = self.store.records().len();
         self.trace.line(self.now, "rest", &"", format_args!("p{records:04}"));

@@ -39,6 +39,27 @@ impl World {
         }
     }
 
+    /// The planted zeal: what is found at a start is written anew.
+    pub(super) fn rewrite_at_start(&mut self) {
+        if self.scenario.bug != Some(Bug::RewriteAtStart) || self.incarnation < 2 {
+            return;
+        }
+        let shells = &self.control().instances;
+        let found: Vec<(InstanceId, lifecycle::SpecChange)> = shells
+            .iter()
+            .filter_map(|(id, shell)| Some((*id, shell.state.as_ref().filter(|it| it.deleted.is_none())?)))
+            .map(|(id, state)| (id, state.spec.changeable()))
+            .collect();
+        for (id, change) in found {
+            if self.is_up() && self.shell(id).in_flight.is_none() {
+                let change = Box::new(change);
+                let input = Input::Command(Command::Update { change: change.clone() });
+                let events = vec![InstanceEvent::Reconfigured { change }];
+                self.write(id, input, events, None, From::Nobody, Grants::default());
+            }
+        }
+    }
+
     /// The planted trace: a delete that is refused writes something all the same.
     pub(super) fn leave_a_trace(
         &mut self,
@@ -115,6 +136,8 @@ pub(super) fn spoil_events(
 ) {
     match bug {
         Bug::LeakOnUndo => keep_what_is_undone(events),
+        Bug::PauseForgetsUndo => forget_what_was_before_a_pause(events, state),
+        Bug::NeverResume => events.retain(|event| !matches!(event, InstanceEvent::SagaResumed { .. })),
         Bug::OpenFence => pass_the_fence(events),
         Bug::BelieveTheDead => believe_the_dead(events, state, input),
         Bug::LostReadsStopped => lost_reads_stopped(events, state),
@@ -131,6 +154,18 @@ pub(super) fn spoil_events(
 fn keep_what_is_undone(events: &mut [InstanceEvent]) {
     for event in events {
         if let InstanceEvent::SagaUnwound { undone, .. } = event {
+            undone.retain(|step| *step != Step::Reserve);
+        }
+    }
+}
+
+/// A saga that is taken back from a pause takes nothing back but its newest step.
+fn forget_what_was_before_a_pause(events: &mut [InstanceEvent], state: Option<&Instance>) {
+    let is_held = state.and_then(|state| state.saga.as_ref()).is_some_and(|saga| saga.pause.is_some());
+    for event in events {
+        if let InstanceEvent::SagaUnwound { undone, .. } = event
+            && is_held
+        {
             undone.retain(|step| *step != Step::Reserve);
         }
     }

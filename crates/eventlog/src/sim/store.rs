@@ -188,8 +188,10 @@ impl SimStore {
         self.refusal = Some(refusal);
     }
 
-    /// Ends [`SimStore::refuse`]. A poisoned store stays poisoned.
+    /// Ends [`SimStore::refuse`], and takes back what was to fail next. A poisoned store stays poisoned.
     pub fn accept(&mut self) {
+        self.fail_append = None;
+        self.fail_sync = None;
         if !matches!(self.refusal, Some(Unavailable::Poisoned(_))) {
             self.refusal = None;
         }
@@ -397,6 +399,8 @@ mod tests {
         store.fail_next_append("injected");
         let refused = store.append(append(stream(1), epoch, 2, [event(1)]));
         assert!(matches!(refused, AppendOutcome::Unavailable(Unavailable::NoSpace(_))));
+        store.fail_next_append("taken back");
+        store.accept();
         let accepted = store.append(append(stream(1), epoch, 2, [event(1)]));
         assert!(matches!(accepted, AppendOutcome::Appended { first, .. } if first == Position::new(3)));
     }

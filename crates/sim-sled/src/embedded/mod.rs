@@ -70,6 +70,25 @@ impl EmbeddedSled {
     /// Takes up the sled from its state file, or starts a fresh one, and lets it run on the current runtime.
     /// Fails if the file cannot be read or written, or is damaged elsewhere than at its end.
     pub fn open(options: Options) -> Result<Self, StateFileError> {
+        Self::open_core(options, |core| core.save().map_err(StateFileError::Write))
+    }
+
+    /// The same, but a file that cannot be written at present, on a full disk for one, is no failure: the sled is
+    /// there, says nothing and refuses what changes it, and takes up its work as soon as it can write.
+    pub fn open_when_writable(options: Options) -> Result<Self, StateFileError> {
+        Self::open_core(options, |core| {
+            if let Err(error) = core.save() {
+                let sled = &core.machine.config().name;
+                tracing::error!(sled, %error, "the sled cannot write its state, and waits until it can");
+            }
+            Ok(())
+        })
+    }
+
+    fn open_core(
+        options: Options,
+        first_save: impl FnOnce(&mut Core) -> Result<(), StateFileError>,
+    ) -> Result<Self, StateFileError> {
         let Options { config, boot_id, state_file, opened_at_micros, control_plane, fabric } = options;
         let addr = config.api_addr.clone();
         let (machine, file) = match state_file {
@@ -85,7 +104,7 @@ impl EmbeddedSled {
         };
         let clock = machine.config().clone();
         let mut core = Core { machine, file, faults: Faults::default(), is_closed: false };
-        core.save().map_err(StateFileError::Write)?;
+        first_save(&mut core)?;
         let shared = Arc::new(Shared {
             core: Mutex::new(core),
             clock,
