@@ -270,7 +270,7 @@ fn a_pause_under_another_configuration_still_decides_the_same() {
     world.create(id(1), true);
     let effect = lifecycle::effects(world.now(id(1)).unwrap()).pop().unwrap();
     for failures in 1..=2 {
-        world.give(id(1), Input::StepFailed { effect: effect.clone(), failures }).unwrap();
+        world.give(id(1), Input::StepFailed { effect, failures }).unwrap();
     }
     let paused = world.now(id(1)).unwrap().saga.as_ref().is_some_and(|saga| saga.pause.is_some());
     assert!(paused, "its step had failed twice");
