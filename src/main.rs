@@ -67,6 +67,11 @@ fn main() -> ExitCode {
     if let Command::Chaos { verb } = cli.command {
         return chaos_verbs::run(verb);
     }
+    if let Command::Replay(args) = &cli.command
+        && args.past.live
+    {
+        debugger::stand_back();
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

@@ -98,14 +98,10 @@ fn an_incident_in_which_a_mistake_shows_is_made_small_and_fails_in_the_same_way(
             None,
             "{name}: without a mistake nothing breaks"
         );
-        let planted = chaos::Bug::PROVED.iter().find_map(|bug| {
-            let scenario = chaos::Scenario { bug: Some(*bug), ..made.clone() };
-            let failure = chaos::run_caught(&scenario, false).failure?;
-            Some((scenario, failure))
-        });
-        let Some((scenario, failure)) = planted else {
+        let Some(scenario) = planted(&made) else {
             continue;
         };
+        let failure = chaos::run_caught(&scenario, false).failure.unwrap();
         let shrunk = chaos::shrink(&scenario, &failure);
         let kept = chaos::Scenario::from_json(&shrunk.scenario.to_json()).unwrap();
         let again = chaos::run_caught(&kept, false).failure;
@@ -116,6 +112,50 @@ fn an_incident_in_which_a_mistake_shows_is_made_small_and_fails_in_the_same_way(
         shown.push(name);
     }
     assert!(!shown.is_empty(), "no recorded incident shows any planted mistake");
+}
+
+/// The scenario with the first planted mistake that shows in it.
+fn planted(made: &chaos::Scenario) -> Option<chaos::Scenario> {
+    chaos::Bug::PROVED.iter().find_map(|bug| {
+        let scenario = chaos::Scenario { bug: Some(*bug), ..made.clone() };
+        chaos::run_caught(&scenario, false).failure.map(|_| scenario)
+    })
+}
+
+#[test]
+fn an_incident_becomes_a_scenario_and_a_failing_one_is_shrunk_by_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |args: &[&str], code: i32| {
+        let output = musher().args(args).current_dir(dir.path()).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {}{}", stdout(&output), stderr(&output));
+        stdout(&output)
+    };
+    let read = |file: &str| {
+        let text = std::fs::read_to_string(dir.path().join(file)).unwrap();
+        chaos::Scenario::from_json(&text).unwrap()
+    };
+    let size = |it: &chaos::Scenario| it.requests.len() + it.faults.len();
+    let mut shown = 0;
+    for name in ["crash-in-mid-start", "stuck-in-stopping", "migration-lost-its-race"] {
+        let (file, small) = (format!("{name}.json"), format!("{name}.shrunk.json"));
+        let log = logs().join("0.1.0").join(name).with_extension("musher");
+        run(&["replay", "web-1", "--file", log.to_str().unwrap(), "--simulate", "--to", &file], 0);
+        assert!(run(&["chaos", "replay", &file], 0).contains("nothing was broken"), "{name}");
+        let refused = musher().args(["chaos", "shrink", &file]).current_dir(dir.path()).output().unwrap();
+        assert_eq!(refused.status.code(), Some(2), "{name}: there is nothing to shrink it to");
+        assert!(stderr(&refused).contains("breaks nothing"), "{}", stderr(&refused));
+        let Some(failing) = planted(&read(&file)) else { continue };
+        std::fs::write(dir.path().join(&file), failing.to_json()).unwrap();
+        let whole = run(&["chaos", "replay", &file], 10);
+        let told = run(&["chaos", "shrink", &file], 0);
+        assert!(told.contains(&format!("repro: musher chaos replay {small}")), "{told}");
+        let broken = told.split_whitespace().next().unwrap();
+        let again = run(&["chaos", "replay", &small], 10);
+        assert!(whole.contains(broken) && again.contains(broken), "{name}: {broken}\n{whole}\n{again}");
+        assert!(size(&read(&small)) <= size(&failing), "{name}");
+        shown += 1;
+    }
+    assert!(shown > 0, "no recorded incident shows any planted mistake");
 }
 
 /// The page with its commands run in `dir`, and what each prints below it, unless the page has `...` there.

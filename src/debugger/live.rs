@@ -3,7 +3,8 @@
 //! Invariants:
 //! * what is read ends where the log was durable when it was opened: answers do not move while one looks;
 //! * one page is asked for at a time, and the daemon bounds it, so that looking costs it one slow reader;
-//! * it is asked for nothing at least half of the time, and on the same machine it comes first.
+//! * it is asked for nothing at least half of the time, and on the same machine it comes first: all that looks stands
+//!   back, the threads that talk to it too.
 
 use crate::cli::ServerArgs;
 use crate::client::{Client, ClientError};
@@ -18,8 +19,8 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
-/// Most records of one page: what the daemon gives at most.
-const PAGE_RECORDS: usize = 1_024;
+/// Most records of one page: what a daemon makes in a millisecond or two, so that nobody waits longer behind it.
+const PAGE_RECORDS: usize = 256;
 
 /// Longest rest after a page.
 const REST_MAX: Duration = Duration::from_millis(100);
@@ -38,8 +39,6 @@ pub struct Live {
 impl Live {
     /// Asks how far the log reaches.
     pub async fn open(server: &ServerArgs) -> Result<Self, Failure> {
-        // Of this thread, which folds. Who may not stand back still looks.
-        let _ = rustix::process::nice(NICE);
         let client = Client::new(server)?;
         let stats = client.get("/ops/v1/log/stats", &[]).await?;
         let durable = stats["durable"].as_u64().ok_or_else(|| {
@@ -50,7 +49,7 @@ impl Live {
 
     /// A question to the daemon, from where nothing waits for futures.
     pub fn ask(&self, path: &str, query: &[(&str, &str)]) -> Result<Value, ClientError> {
-        wait(self.client.get(path, query))
+        wait(rested(self.client.get(path, query)))
     }
 
     /// Why the last question was not answered, once.
@@ -64,12 +63,7 @@ impl Live {
             *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure);
             told
         };
-        let bytes = wait(async {
-            let begun = Instant::now();
-            let bytes = self.client.bytes("/ops/v1/log/records", query).await;
-            sleep(begun.elapsed().min(REST_MAX)).await;
-            bytes
-        });
+        let bytes = wait(rested(self.client.bytes("/ops/v1/log/records", query)));
         let bytes = bytes.map_err(|error| failed(error.into()))?;
         unpack(&bytes).map_err(|error| failed(Failure::new(Exit::Unreachable, error.to_string())))
     }
@@ -127,6 +121,20 @@ impl Source for Live {
     fn durable(&self) -> Position {
         self.durable
     }
+}
+
+/// The answer, after a rest as long as the daemon took for it.
+async fn rested<T>(asked: impl Future<Output = T>) -> T {
+    let begun = Instant::now();
+    let answer = asked.await;
+    sleep(begun.elapsed().min(REST_MAX)).await;
+    answer
+}
+
+/// Lets the work of this machine's others go first, from this thread on and every one that it begins. Who may not
+/// stand back still looks.
+pub fn stand_back() {
+    let _ = rustix::process::nice(NICE);
 }
 
 fn wait<T>(future: impl Future<Output = T>) -> T {

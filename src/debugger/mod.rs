@@ -19,6 +19,7 @@ use crate::real::SystemClock;
 use actors::Clock as _;
 use args::ReplayArgs;
 use lifecycle::{InstanceId, RequestId};
+pub use live::stand_back;
 use past::Past;
 use replay::{At, Condition};
 use std::io::{IsTerminal as _, Write as _};

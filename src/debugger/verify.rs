@@ -17,8 +17,8 @@ use std::path::Path;
 
 /// Memory for looking at the cache of a stopped directory.
 const CACHE_BYTES: u64 = 16 << 20;
-/// Rows of a list asked for at once.
-const ROWS: &str = "1000";
+/// Rows of a list asked for at once: few, because a daemon makes a page without a pause.
+const ROWS: &str = "100";
 
 /// Verifies one instance, or all of the log and everything that is made from it.
 pub fn run(past: &Past, instance: Option<InstanceId>, format: Format) -> Outcome {

@@ -155,6 +155,11 @@ impl Daemon {
         self.child.wait().unwrap().code().unwrap_or(-1)
     }
 
+    /// Waits for the end of one that was told to end.
+    pub fn ends(&mut self) {
+        self.child.wait().unwrap();
+    }
+
     /// A client command against this daemon.
     pub fn cli(&self, args: &[&str]) -> Output {
         musher().args(args).env("MUSHER_SERVER", &self.url).output().unwrap()

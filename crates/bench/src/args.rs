@@ -31,10 +31,22 @@ pub enum What {
     Fleet(FleetOptions),
     /// Folding, looking at and verifying a long history, from an export.
     Replay(ReplayOptions),
+    /// The same by Restate's server and by steno, beside this daemon.
+    Peers(PeersOptions),
     /// How much writers feel of `musher replay --live` beside them.
     Live(LiveOptions),
     /// Reads of a running daemon over HTTP: one instance, a list, and the feed of events.
     Reads(ReadsOptions),
+    /// Instructions of the rules and the codec per event, beside what was recorded. Needs valgrind.
+    Instructions(InstructionsOptions),
+    /// Does what is counted, so many times. Run by `instructions` under valgrind.
+    #[command(hide = true)]
+    Work {
+        /// What.
+        what: Work,
+        /// How many times over the history.
+        rounds: u64,
+    },
     /// Opens a journal and tells how much memory that took. Run by `log` in a process of its own.
     #[command(hide = true)]
     Hold {
@@ -76,6 +88,35 @@ pub enum Part {
     Store,
 }
 
+/// What instructions are counted of, for each event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Work {
+    /// Reading a record.
+    Decode,
+    /// Writing an event.
+    Encode,
+    /// Folding it.
+    Evolve,
+    /// Deciding once more what was decided, and folding.
+    Decide,
+    /// What is to be sent, and folding.
+    Effects,
+}
+
+/// How `instructions` counts.
+#[derive(Debug, Options)]
+pub struct InstructionsOptions {
+    /// Print one JSON object per line instead of tables.
+    #[arg(long)]
+    pub json: bool,
+    /// Record the counts instead of comparing them.
+    #[arg(long)]
+    pub update: bool,
+    /// What was recorded.
+    #[arg(long, default_value = "crates/bench/instructions.txt")]
+    pub baseline: PathBuf,
+}
+
 /// How `log` measures.
 #[derive(Debug, Options)]
 pub struct LogOptions {
@@ -105,6 +146,9 @@ pub struct RecoveryOptions {
     /// Few rounds and the small store only.
     #[arg(long)]
     pub quick: bool,
+    /// Instances, each with 13 events; enough for a checkpoint [default: 10000, and unless quick 100000].
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(10_000..=1_000_000))]
+    pub instances: Vec<u32>,
     /// The daemon's binary; by default the one beside this.
     #[arg(long)]
     pub musher: Option<PathBuf>,
@@ -128,6 +172,46 @@ pub struct StackOptions {
     /// Instances that transitions are spread over.
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
     pub instances: u32,
+    /// The daemon's program; the one beside this program by default.
+    #[arg(long)]
+    pub musher: Option<PathBuf>,
+    /// Disk to measure: everything is written into a temporary directory in there.
+    #[arg(long, default_value = ".")]
+    pub dir: PathBuf,
+}
+
+impl StackOptions {
+    /// What is measured in process, by so many callers.
+    pub fn in_process(clients: u32) -> Self {
+        let (json, quick, instances, musher) = (false, false, 1, None);
+        Self { json, quick, clients: vec![clients], instances, musher, dir: PathBuf::new() }
+    }
+}
+
+/// How `peers` measures.
+#[derive(Debug, Options)]
+pub struct PeersOptions {
+    /// Print one JSON object per line instead of tables.
+    #[arg(long)]
+    pub json: bool,
+    /// Short rounds: rougher numbers.
+    #[arg(long)]
+    pub quick: bool,
+    /// Numbers of clients that ask at once.
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 16, 64, 256], value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub clients: Vec<u32>,
+    /// Instances, and objects of Restate, that transitions are spread over.
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    pub instances: u32,
+    /// Restate's server, as npm installs it; without it Restate is left out.
+    #[arg(long, value_name = "PROGRAM")]
+    pub restate: Option<PathBuf>,
+    /// The handlers that it calls; the program beside this one by default.
+    #[arg(long, value_name = "PROGRAM")]
+    pub restate_service: Option<PathBuf>,
+    /// steno's sagas; the program beside this one by default.
+    #[arg(long, value_name = "PROGRAM")]
+    pub steno: Option<PathBuf>,
     /// The daemon's program; the one beside this program by default.
     #[arg(long)]
     pub musher: Option<PathBuf>,

@@ -263,6 +263,21 @@ fn a_start_under_another_configuration_still_decides_the_same() {
     assert_eq!(check(&world, Scope::All, None).findings, []);
 }
 
+#[test]
+fn a_pause_under_another_configuration_still_decides_the_same() {
+    let mut world = World::simulated();
+    world.policy.pause_after_failures = std::num::NonZeroU32::new(2);
+    world.create(id(1), true);
+    let effect = lifecycle::effects(world.now(id(1)).unwrap()).pop().unwrap();
+    for failures in 1..=2 {
+        world.give(id(1), Input::StepFailed { effect, failures }).unwrap();
+    }
+    let paused = world.now(id(1)).unwrap().saga.as_ref().is_some_and(|saga| saga.pause.is_some());
+    assert!(paused, "its step had failed twice");
+    let report = check(&world, Scope::All, None);
+    assert!(report.is_clean(), "{report:?}");
+}
+
 /// Its guest fails, and its VMM is known to be gone.
 fn fail(world: &mut World) {
     let vmm = world.now(id(1)).unwrap().active.unwrap();

@@ -26,7 +26,7 @@ use ratatui::crossterm::event::{Event, poll, read};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use terminal::Screen;
+use terminal::{Screen, put_back};
 use tokio::signal::unix::{SignalKind, signal};
 use view::Theme;
 
@@ -78,8 +78,7 @@ fn end_on_signals() -> Result<Arc<AtomicBool>, Failure> {
             if signals.recv().await.is_some() {
                 is_ended.store(true, Ordering::Relaxed);
                 tokio::time::sleep(ENDED_MAX).await;
-                // There is nobody to tell that it cannot be put back.
-                let _ = ratatui::try_restore();
+                put_back();
                 std::process::exit(i32::from(Exit::Interrupted as u8));
             }
         });

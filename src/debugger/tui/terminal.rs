@@ -5,6 +5,8 @@
 
 use crate::exit::{Exit, Failure};
 use ratatui::DefaultTerminal;
+use ratatui::crossterm::cursor::Show;
+use ratatui::crossterm::execute;
 use std::io::IsTerminal as _;
 
 /// A terminal that is a screen, until this is dropped.
@@ -25,13 +27,25 @@ impl Screen {
         let terminal = ratatui::try_init().map_err(|error| {
             Failure::new(Exit::Refused, format!("the terminal cannot be drawn on: {error}"))
         })?;
+        // What was set above puts back everything but the cursor.
+        let told = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            put_back();
+            told(panic);
+        }));
         Ok(Self { terminal })
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // There is nobody to tell that it cannot be put back.
-        let _ = ratatui::try_restore();
+        put_back();
     }
+}
+
+/// The terminal as it was.
+pub fn put_back() {
+    // There is nobody to tell that it cannot be put back.
+    let _ = ratatui::try_restore();
+    let _ = execute!(std::io::stdout(), Show);
 }

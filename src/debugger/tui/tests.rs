@@ -3,14 +3,17 @@
 
 use super::keys::press;
 use super::model::{Model, Over};
+use super::terminal::Screen;
 use super::view::{self, Theme};
 use eventlog::portable::ExportReader;
 use eventlog::{Position, ReadError, Record, StreamId, Version};
 use lifecycle::Timestamp;
+use portable_pty::{CommandBuilder, PtySize, native_pty_system};
 use ratatui::Terminal;
 use ratatui::backend::TestBackend;
 use ratatui::crossterm::event::{KeyCode, KeyEvent, KeyModifiers};
 use replay::{Found, Source, find_instance};
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 fn root() -> &'static Path {
@@ -253,4 +256,55 @@ fn what_cannot_be_folded_is_shown_where_it_stands_and_the_rest_stays_usable() {
 #[test]
 fn what_would_move_the_cursor_is_a_dot() {
     assert_eq!(view::plain("a\u{1b}[2Jb\r\n\tc\u{9b}"), "a·[2Jb···c·");
+}
+
+/// A screen that panics, for the test below: it needs a terminal of its own, and ends the program that it is in.
+#[test]
+#[ignore = "panics on a screen: run in a terminal of its own by the test below"]
+fn a_screen_that_panics() {
+    let mut screen = Screen::open().unwrap();
+    screen.terminal.draw(|frame| frame.render_widget("drawn", frame.area())).unwrap();
+    panic!("a mistake while drawing");
+}
+
+#[test]
+fn a_panic_puts_the_terminal_back_before_it_says_anything() {
+    const LOCAL: u32 = 0o1 | 0o2 | 0o10; // ISIG, ICANON, ECHO of Linux.
+    let size = PtySize { rows: 24, cols: 80, pixel_width: 0, pixel_height: 0 };
+    let pair = native_pty_system().openpty(size).unwrap();
+    let mut command = CommandBuilder::new(std::env::current_exe().unwrap());
+    command.args(["--ignored", "--exact", "--nocapture", "--test-threads=1"]);
+    command.arg("debugger::tui::tests::a_screen_that_panics");
+    command.env("TERM", "xterm-256color");
+    let before = pair.master.get_termios().unwrap().local_flags.bits() & LOCAL;
+    let mut child = pair.slave.spawn_command(command).unwrap();
+    // The other end is kept open here: what is read comes to its end once the program says so itself.
+    let mut output = pair.master.try_clone_reader().unwrap();
+    let (mut said, mut bytes) = (Vec::new(), [0; 4_096]);
+    let parser = |said: &[u8]| {
+        let mut parser = vt100::Parser::new(24.try_into().unwrap(), 80.try_into().unwrap(), 0);
+        parser.process(said);
+        parser
+    };
+    while !String::from_utf8_lossy(&said).contains("test result: FAILED") {
+        let count = output.read(&mut bytes).unwrap();
+        assert!(count > 0, "it ended before: {}", String::from_utf8_lossy(&said));
+        said.extend_from_slice(&bytes[..count]);
+    }
+    assert!(!child.wait().unwrap().success());
+    let text = String::from_utf8_lossy(&said);
+    let drawn = text.find("drawn").expect("there was a screen");
+    let mistake = text.find("a mistake while drawing").expect("the panic is told");
+    assert!(parser(&said[..drawn]).screen().alternate_screen(), "it was drawn on a screen of its own");
+    let told = parser(&said[..mistake]);
+    assert!(
+        !told.screen().alternate_screen() && !told.screen().hide_cursor(),
+        "it is told where one reads it"
+    );
+    assert_eq!(
+        pair.master.get_termios().unwrap().local_flags.bits() & LOCAL,
+        before,
+        "keys are echoed again"
+    );
+    drop(pair.slave);
 }

@@ -1,7 +1,7 @@
 //! The log as it is stored, in pages: for a debugger that folds it elsewhere.
 //!
 //! Invariants:
-//! * a page is bounded in records and in bytes, and is read off the threads that serve: whoever reads the whole
+//! * a page is bounded in records and in bytes, and is read and packed off the threads that serve: whoever reads the whole
 //!   log this way costs a daemon no more than one slow reader;
 //! * only what is durable is answered; a page may be shorter than asked for, and is empty only at the end.
 
@@ -33,9 +33,9 @@ pub(super) async fn page(State(app): State<Arc<App>>, params: Params) -> Result<
     let limit = params.number("limit")?.unwrap_or(RECORDS_DEFAULT).clamp(1, RECORDS_MAX);
     let limit = usize::try_from(limit).unwrap_or(usize::MAX);
     let log = Arc::clone(app.control.log());
-    let read = aside(move || read(&*log, stream, from, limit)).await?;
-    let records = read.map_err(|error| ApiError::unavailable(error.to_string()))?;
-    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], pack(&records)).into_response())
+    let packed = aside(move || read(&*log, stream, from, limit).map(|records| pack(&records))).await?;
+    let packed = packed.map_err(|error| ApiError::unavailable(error.to_string()))?;
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], packed).into_response())
 }
 
 fn parse_stream(text: &str) -> Result<StreamName, ApiError> {
@@ -65,6 +65,8 @@ fn read(
         if is_last {
             break;
         }
+        // Whoever waits for this core to write has it first.
+        std::thread::yield_now();
     }
     Ok(records)
 }

@@ -1,6 +1,6 @@
 //! The debugger: how fast a history is folded, looked at and verified, from an export file.
 
-mod history;
+pub mod history;
 
 use crate::Failure;
 use crate::args::ReplayOptions;

@@ -3,7 +3,8 @@
 //! A general client takes more of the machine than the daemon that it measures.
 //!
 //! Invariants:
-//! * a reply is at most [`REPLY_BYTES_MAX`]; one without a length has no body.
+//! * a reply is at most [`REPLY_BYTES_MAX`]; one without a length has no body, unless it comes in chunks, which are
+//!   counted and not looked at.
 
 use crate::Failure;
 use std::net::SocketAddr;
@@ -45,15 +46,22 @@ impl Reply {
     }
 }
 
-/// Length of the head, status and length of the body, once the head is all there.
+/// What ends a body that comes in chunks.
+const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// Length of the head, status and length of the body, once the head is all there; of a body in chunks, once that is.
 fn head(bytes: &[u8]) -> Result<Option<(usize, u16, usize)>, Failure> {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else { return Ok(None) };
     let text = std::str::from_utf8(&bytes[..end])?;
     let mut lines = text.split("\r\n");
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|word| word.parse().ok());
     let status = status.ok_or_else(|| format!("this is no HTTP: {text}"))?;
-    let mut length = 0;
+    let (mut length, body) = (0, end + 4);
     for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        if name.eq_ignore_ascii_case("transfer-encoding") {
+            let is_whole = bytes[body..].ends_with(LAST_CHUNK);
+            return Ok(is_whole.then(|| (body, status, bytes.len() - body)));
+        }
         if name.eq_ignore_ascii_case("content-length") {
             length = value.trim().parse()?;
         }
@@ -61,7 +69,7 @@ fn head(bytes: &[u8]) -> Result<Option<(usize, u16, usize)>, Failure> {
     if length > REPLY_BYTES_MAX {
         return Err(format!("a reply of {length} bytes; at most {REPLY_BYTES_MAX}").into());
     }
-    Ok(Some((end + 4, status, length)))
+    Ok(Some((body, status, length)))
 }
 
 impl Connection {
@@ -121,6 +129,11 @@ mod tests {
             assert_eq!(head(&whole[..end]).unwrap(), expected, "{end}");
         }
         assert_eq!(head(b"HTTP/1.1 204 No Content\r\n\r\n").unwrap(), Some((27, 204, 0)));
+        let chunks = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n10\r\n0\r\n\r\n";
+        for end in 0..=chunks.len() {
+            let expected = (end == chunks.len()).then_some((47, 200, 12));
+            assert_eq!(head(&chunks[..end]).unwrap(), expected, "{end}");
+        }
         for bad in ["gibberish\r\n\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n"] {
             assert!(head(bad.as_bytes()).is_err(), "{bad}");
         }

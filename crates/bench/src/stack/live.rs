@@ -2,7 +2,8 @@
 //! beside them and without, round by round in turns.
 //!
 //! Invariants:
-//! * writes come at a set pace, whatever their answers take; what waits for the one before counts its wait;
+//! * writes come at a set pace, one after the other and never all at once, whatever their answers take; what waits for
+//!   the one before counts its wait;
 //! * the two rounds of a pair follow each other, and pairs begin with one and the other in turns, so that a machine that
 //!   gets slower meanwhile speaks for neither;
 //! * rounds in which nothing was read to its end do not count as read.
@@ -54,8 +55,13 @@ impl Writer {
     }
 
     /// Writes at its pace until the end, and tells how long each took.
-    async fn paced(mut self, pace: Duration, until: Instant) -> Result<(Self, Vec<u32>), Failure> {
-        let (mut due, mut nanoseconds) = (now(), Vec::new());
+    async fn paced(
+        mut self,
+        first: Instant,
+        pace: Duration,
+        until: Instant,
+    ) -> Result<(Self, Vec<u32>), Failure> {
+        let (mut due, mut nanoseconds) = (first, Vec::new());
         while due < until {
             let is_late = now() >= due;
             if !is_late {
@@ -138,8 +144,12 @@ async fn round(
     pace: Duration,
     length: Duration,
 ) -> Result<Round, Failure> {
-    let until = now() + length;
-    let tasks: Vec<_> = writers.drain(..).map(|writer| tokio::spawn(writer.paced(pace, until))).collect();
+    let begun = now();
+    let until = begun + length;
+    let tasks = writers.drain(..).zip(0..).map(|(writer, nth): (Writer, u32)| {
+        tokio::spawn(writer.paced(begun + pace * nth / WRITERS as u32, pace, until))
+    });
+    let tasks: Vec<_> = tasks.collect();
     let ended = match reader {
         Some(reader) => reader.read(until).await?,
         None => 0,

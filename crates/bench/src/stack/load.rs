@@ -30,7 +30,8 @@ struct Round {
     appends_per_sync: f64,
 }
 
-async fn work<C: Client>(mut client: C, until: Instant) -> Result<(C, Vec<u32>), Failure> {
+/// Works until then; answers how long each step took.
+pub async fn work<C: Client>(mut client: C, until: Instant) -> Result<(C, Vec<u32>), Failure> {
     let mut nanoseconds = Vec::new();
     let mut before = now();
     while before < until {

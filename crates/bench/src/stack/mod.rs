@@ -14,16 +14,18 @@ mod daemon;
 mod fleet;
 mod herd;
 mod http;
+mod inprocess;
 mod live;
 mod load;
 mod memory;
+mod peers;
 mod reports;
 mod sagas;
 mod sleds;
 mod transitions;
 
 use crate::Failure;
-use crate::args::{FleetOptions, LiveOptions, ReportsOptions, SledsOptions, StackOptions};
+use crate::args::{FleetOptions, LiveOptions, PeersOptions, ReportsOptions, SledsOptions, StackOptions};
 use crate::machine;
 use crate::report::Report;
 use daemon::Daemon;
@@ -65,6 +67,14 @@ pub fn sleds(options: &SledsOptions) -> Result<(), Failure> {
     alone.runtime.block_on(sleds::measure(options, alone.scratch.path(), &mut alone.report))
 }
 
+/// How others that do the same fare in the same run.
+pub fn peers(options: &PeersOptions) -> Result<(), Failure> {
+    let mut report = Report::new(options.json);
+    let scratch = tempfile::tempdir_in(&options.dir)?;
+    report.row(&machine::describe(scratch.path()));
+    peers::measure(options, scratch.path(), &mut report)
+}
+
 /// What many instances cost a daemon.
 pub fn fleet(options: &FleetOptions) -> Result<(), Failure> {
     let mut alone = Alone::new(options.json, &options.dir)?;
@@ -103,7 +113,11 @@ pub fn run(question: Question, options: &StackOptions) -> Result<(), Failure> {
             Question::Transitions => transitions::measure(&daemon, options, plan, &mut report).await,
             Question::Sagas => sagas::measure(&daemon, options, plan, &mut report).await,
         }
-    })
+    })?;
+    drop((daemon, runtime));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let dir = scratch.path().join("in-process");
+    runtime.block_on(inprocess::measure(question, options, plan, (&dir, Some(&mut report)))).map(drop)
 }
 
 /// Starts a daemon, measures what its writers feel of those who look at its past, and prints.

@@ -19,13 +19,24 @@ use futures::future::BoxFuture;
 /// Appends that a start takes at least: created and placed; registered with its sled; reported running.
 const APPENDS_MIN: f64 = 3.0;
 
-struct Starter {
+/// One who starts instances.
+pub struct Starter {
     connection: Connection,
     name: String,
     started: u64,
 }
 
 impl Starter {
+    /// So many, with names of their own.
+    pub async fn many(daemon: &Daemon, clients: u32) -> Result<Vec<Self>, Failure> {
+        let mut starters = Vec::new();
+        for client in 0..clients {
+            let connection = Connection::open(daemon.clients).await?;
+            starters.push(Self { connection, name: format!("saga-{clients}-{client}"), started: 0 });
+        }
+        Ok(starters)
+    }
+
     async fn start(&mut self) -> Result<(), Failure> {
         self.started += 1;
         let name = format!("{}-{}", self.name, self.started);
@@ -48,11 +59,7 @@ pub async fn measure(
     report: &mut Report,
 ) -> Result<(), Failure> {
     for &clients in &options.clients {
-        let mut starters = Vec::new();
-        for client in 0..clients {
-            let connection = Connection::open(daemon.clients).await?;
-            starters.push(Starter { connection, name: format!("saga-{clients}-{client}"), started: 0 });
-        }
+        let mut starters = Starter::many(daemon, clients).await?;
         let numbers = load::rounds(daemon, &mut starters, (plan.rounds, plan.round), APPENDS_MIN).await?;
         let what =
             format!("POST /v1/instances until running, seen every {} ms", fleet::LOOK_EVERY.as_millis());

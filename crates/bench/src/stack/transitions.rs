@@ -31,7 +31,8 @@ pub enum Kind {
     Hot(u64),
 }
 
-struct Owner {
+/// A client with instances of its own.
+pub struct Owner {
     connection: Connection,
     kind: Kind,
     instances: Vec<Instance>,
@@ -41,6 +42,30 @@ struct Owner {
 }
 
 impl Owner {
+    /// Deals the instances out to so many clients.
+    pub async fn dealt(
+        daemon: &Daemon,
+        instances: Vec<Instance>,
+        clients: usize,
+        kind: Kind,
+    ) -> Result<Vec<Self>, Failure> {
+        let address = if matches!(kind, Kind::Report) { daemon.sleds } else { daemon.clients };
+        let mut owners = Vec::new();
+        for _ in 0..clients {
+            let connection = Connection::open(address).await?;
+            owners.push(Self { connection, kind, instances: Vec::new(), next: 0, requests: 0 });
+        }
+        for (index, instance) in instances.into_iter().enumerate() {
+            owners[index % clients].instances.push(instance);
+        }
+        Ok(owners)
+    }
+
+    /// Its instances, as they are now.
+    pub fn instances(self) -> Vec<Instance> {
+        self.instances
+    }
+
     async fn change(&mut self) -> Result<(), Failure> {
         let number = self.instances.len();
         let instance = &mut self.instances[self.next];
@@ -90,17 +115,9 @@ pub async fn shared_out(
     kind: Kind,
     plan: Plan,
 ) -> Result<serde_json::Value, Failure> {
-    let address = if matches!(kind, Kind::Report) { daemon.sleds } else { daemon.clients };
-    let mut owners = Vec::new();
-    for _ in 0..clients {
-        let connection = Connection::open(address).await?;
-        owners.push(Owner { connection, kind, instances: Vec::new(), next: 0, requests: 0 });
-    }
-    for (index, instance) in instances.drain(..).enumerate() {
-        owners[index % clients].instances.push(instance);
-    }
+    let mut owners = Owner::dealt(daemon, std::mem::take(instances), clients, kind).await?;
     let numbers = load::rounds(daemon, &mut owners, (plan.rounds, plan.round), 1.0).await?;
-    instances.extend(owners.into_iter().flat_map(|owner| owner.instances));
+    instances.extend(owners.into_iter().flat_map(Owner::instances));
     Ok(numbers)
 }
 

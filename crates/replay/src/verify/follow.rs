@@ -6,7 +6,9 @@ use crate::guard::guarded;
 use crate::source::ends_append;
 use eventlog::cache::Snapshot;
 use journal::{Event, FOLD_VERSION, FoldError, Recorded, apply_instance, decode_snapshot, encode_snapshot};
+use lifecycle::instance::PauseCause;
 use lifecycle::{Decision, Input, Instance, InstanceEvent, Policy, Span, decide, invariant};
+use std::num::NonZeroU32;
 
 /// What is known of an instance on the way.
 #[derive(Default)]
@@ -158,14 +160,17 @@ const fn instance_event(recorded: &Recorded) -> Option<&InstanceEvent> {
     }
 }
 
-/// The configuration may have changed since; what it said of a start, a migration or a restart is recorded with
-/// it. Of a restart it is only whether the guest had run for long enough to begin at the first attempt again,
+/// The configuration may have changed since; what it said of a start, a migration, a pause or a restart is recorded
+/// with it. Of a restart it is only whether the guest had run for long enough to begin at the first attempt again,
 /// and that there was one left.
 pub(crate) fn policy_of(recorded: &[&InstanceEvent], mut policy: Policy) -> Policy {
     for event in recorded {
         match event {
             InstanceEvent::StartBegan { deadline, .. } => policy.start_deadline = *deadline,
             InstanceEvent::MigrateBegan { deadline, .. } => policy.migrate_deadline = *deadline,
+            InstanceEvent::SagaPaused { cause: PauseCause::Failures { count }, .. } => {
+                policy.pause_after_failures = NonZeroU32::new(*count);
+            }
             InstanceEvent::RestartTried { attempt } => {
                 let restart = &mut policy.restart;
                 restart.budget = restart.budget.max(*attempt);
