@@ -40,6 +40,8 @@ pub struct Config {
     pub timers: Timers,
     /// Simulated sleds in the daemon.
     pub embedded_sleds: EmbeddedSleds,
+    /// Where spans go.
+    pub telemetry: crate::telemetry::Settings,
     /// What is logged.
     pub logging: Logging,
 }
@@ -328,9 +330,19 @@ pub fn settings(file: Option<&Path>) -> anyhow::Result<Vec<Setting>> {
     let sections: BTreeMap<String, BTreeMap<String, serde_json::Value>> =
         figment.extract().map_err(explained)?;
     let settings = sections.into_iter().flat_map(|(section, values)| {
-        values.into_iter().map(move |(name, value)| (format!("{section}.{name}"), value))
+        values.into_iter().flat_map(move |(name, value)| each_value(format!("{section}.{name}"), value))
     });
     Ok(settings.map(|(key, value)| Setting { origin: origin(&figment, &key), key, value }).collect())
+}
+
+/// The values of a section within a section, each by its whole name; of anything else itself.
+fn each_value(key: String, value: serde_json::Value) -> Vec<(String, serde_json::Value)> {
+    match value {
+        serde_json::Value::Object(within) => {
+            within.into_iter().map(|(name, value)| (format!("{key}.{name}"), value)).collect()
+        }
+        value => vec![(key, value)],
+    }
 }
 
 fn origin(figment: &Figment, key: &str) -> String {
@@ -340,7 +352,7 @@ fn origin(figment: &Figment, key: &str) -> String {
     match metadata.source.as_ref().and_then(|source| source.file_path()) {
         Some(file) => file.display().to_string(),
         None if metadata.name.contains("environment") => {
-            format!("MUSHER_{}", key.replacen('.', "__", 1).to_uppercase())
+            format!("MUSHER_{}", key.replace('.', "__").to_uppercase())
         }
         None => "default".to_owned(),
     }
@@ -426,6 +438,7 @@ impl Config {
             }
         }
         self.check_lease()?;
+        self.telemetry.otlp.check()?;
         for (key, [min, max]) in
             [("boot_ms", self.embedded_sleds.boot_ms), ("halt_ms", self.embedded_sleds.halt_ms)]
         {

@@ -47,6 +47,7 @@ mod sled_run;
 mod sse;
 mod stopping;
 mod store;
+mod telemetry;
 mod values;
 mod watch;
 mod working;
