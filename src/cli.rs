@@ -65,7 +65,7 @@ pub enum Command {
         #[command(subcommand)]
         verb: SagaVerb,
     },
-    /// Reapers: list, activate.
+    /// Reapers: list, explain, activate.
     Timer {
         #[command(subcommand)]
         verb: TimerVerb,
@@ -75,7 +75,7 @@ pub enum Command {
         #[command(subcommand)]
         verb: ProjectVerb,
     },
-    /// Sleds: list, show, cordon, uncordon, drain or expunge them, make their keys, or run a simulated one as a process of its own.
+    /// Sleds: list, show, explain, cordon, uncordon, drain or expunge them, make their keys, or run a simulated one as a process of its own.
     Sled {
         #[command(subcommand)]
         verb: SledCommand,

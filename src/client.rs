@@ -51,7 +51,7 @@ impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Refused(Refused { status, message, request_id }) => {
-                let hint = advice(status, &message).map(str::to_owned);
+                let hint = Some(advice(status, &message).to_owned());
                 Self { exit: Exit::Refused, what: message, hint, request_id }
             }
             ClientError::Planned => Self::new(Exit::Done, "it was a dry run"),
@@ -61,8 +61,8 @@ impl From<ClientError> for Failure {
     }
 }
 
-/// What to do about a refusal; none if its message says so itself.
-fn advice(status: StatusCode, message: &str) -> Option<&'static str> {
+/// What to do about a refusal.
+fn advice(status: StatusCode, message: &str) -> &'static str {
     const LISTS: [(&str, &str); 7] = [
         ("not found: instance", "`musher instance list` shows those of a project; name the project with -p"),
         ("not found: project", "`musher project list` shows what there is"),
@@ -80,30 +80,37 @@ fn advice(status: StatusCode, message: &str) -> Option<&'static str> {
     ];
     match status {
         StatusCode::BAD_GATEWAY | StatusCode::GATEWAY_TIMEOUT => {
-            Some("it is recorded and will be sent until the sled confirms; look with `musher instance show`")
+            "it is recorded and will be sent until the sled confirms; look with `musher instance show`"
         }
-        StatusCode::UNAUTHORIZED => Some(
-            "give a token with --token-file FILE or MUSHER_TOKEN; `musher token create` on the daemon's host makes one",
-        ),
+        StatusCode::UNAUTHORIZED => {
+            "give a token with --token-file FILE or MUSHER_TOKEN; `musher token create` on the daemon's host makes one"
+        }
         StatusCode::FORBIDDEN => {
-            Some("use a token of that role; `musher token create --role ROLE` on the daemon's host makes one")
+            "use a token of that role; `musher token create --role ROLE` on the daemon's host makes one"
         }
-        StatusCode::SERVICE_UNAVAILABLE => Some("try again in a moment"),
+        StatusCode::SERVICE_UNAVAILABLE => "try again in a moment",
         StatusCode::INSUFFICIENT_STORAGE => {
-            Some("see `musher sled list` for what is free; stop something or add a sled")
+            "see `musher sled list` for what is free; stop something or add a sled"
         }
-        StatusCode::INTERNAL_SERVER_ERROR => Some("the daemon's log says more under the request id"),
+        StatusCode::INTERNAL_SERVER_ERROR => "the daemon's log says more under the request id",
         StatusCode::NOT_FOUND => {
-            LISTS.into_iter().find(|(what, _)| message.starts_with(what)).map(|(_, hint)| hint)
+            let listed = LISTS.into_iter().find(|(what, _)| message.starts_with(what)).map(|(_, hint)| hint);
+            listed.unwrap_or("`musher whatis ID` says what an id stands for")
         }
-        StatusCode::BAD_REQUEST if message.starts_with("already exists") => Some("choose another name"),
+        StatusCode::BAD_REQUEST if message.starts_with("already exists") => "choose another name",
         StatusCode::BAD_REQUEST | StatusCode::CONFLICT if message.ends_with("not yet fully stopped") => {
-            Some("stop it first: `musher instance stop NAME --wait`")
+            "stop it first: `musher instance stop NAME --wait`"
         }
         StatusCode::BAD_REQUEST | StatusCode::CONFLICT if message.contains("instance is ") => {
-            Some("`musher instance explain NAME` says why it is so, and what can be done")
+            "`musher instance explain NAME` says why it is so, and what can be done"
         }
-        _ => None,
+        StatusCode::BAD_REQUEST => {
+            "mend what the message names; `--help` after the command says what each flag takes"
+        }
+        StatusCode::CONFLICT => {
+            "`musher instance explain NAME` says what is under way; try again when it is over"
+        }
+        _ => "`musher doctor` looks whether the daemon is in order",
     }
 }
 
@@ -218,8 +225,10 @@ impl Client {
         if !answer.status().is_success() {
             return Err(refusal(answer).await.into());
         }
-        let written =
-            |error: std::io::Error| Failure::new(Exit::Refused, format!("{}: {error}", to.display()));
+        let written = |error: std::io::Error| {
+            Failure::new(Exit::Refused, format!("{}: {error}", to.display()))
+                .hint("name a new file, on a disk with room for it")
+        };
         let mut file = std::fs::File::create_new(to).map_err(written)?;
         let mut bytes = 0;
         let taken = loop {

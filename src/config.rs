@@ -40,6 +40,8 @@ pub struct Config {
     pub timers: Timers,
     /// Simulated sleds in the daemon.
     pub embedded_sleds: EmbeddedSleds,
+    /// Where spans go.
+    pub telemetry: crate::telemetry::Settings,
     /// What is logged.
     pub logging: Logging,
 }
@@ -332,16 +334,16 @@ pub fn settings(file: Option<&Path>) -> anyhow::Result<Vec<Setting>> {
     let sections: BTreeMap<String, BTreeMap<String, serde_json::Value>> =
         figment.extract().map_err(explained)?;
     let settings = sections.into_iter().flat_map(|(section, values)| {
-        values.into_iter().flat_map(move |(name, value)| leaves(format!("{section}.{name}"), value))
+        values.into_iter().flat_map(move |(name, value)| each_value(format!("{section}.{name}"), value))
     });
     Ok(settings.map(|(key, value)| Setting { origin: origin(&figment, &key), key, value }).collect())
 }
 
-/// A setting, or those of a section within a section.
-fn leaves(key: String, value: serde_json::Value) -> Vec<(String, serde_json::Value)> {
+/// The values of a section within a section, each by its whole name; of anything else itself.
+fn each_value(key: String, value: serde_json::Value) -> Vec<(String, serde_json::Value)> {
     match value {
-        serde_json::Value::Object(values) => {
-            values.into_iter().map(|(name, value)| (format!("{key}.{name}"), value)).collect()
+        serde_json::Value::Object(within) => {
+            within.into_iter().map(|(name, value)| (format!("{key}.{name}"), value)).collect()
         }
         value => vec![(key, value)],
     }
@@ -441,6 +443,7 @@ impl Config {
             }
         }
         self.check_lease()?;
+        self.telemetry.otlp.check()?;
         for (key, [min, max]) in
             [("boot_ms", self.embedded_sleds.boot_ms), ("halt_ms", self.embedded_sleds.halt_ms)]
         {

@@ -22,6 +22,23 @@ pub enum Exit {
     Interrupted = 130,
 }
 
+impl Exit {
+    /// What to do where an error has nothing better to say; none where something was merely found, or asked for.
+    const fn advice(self) -> Option<&'static str> {
+        match self {
+            Self::Done | Self::Refused | Self::Interrupted => None,
+            Self::Usage => Some("`--help` after the command says what it takes"),
+            Self::TimedOut => Some("the work goes on; `musher instance explain NAME` says what it waits for"),
+            Self::Unreachable => {
+                Some("is the daemon up? `musher ping`, and `musher doctor` on its host, tell")
+            }
+            Self::Damaged => {
+                Some("`musher log verify` names the places; `musher log restore` brings a backup back")
+            }
+        }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
@@ -58,7 +75,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "error: {}", self.what)?;
-        if let Some(hint) = &self.hint {
+        if let Some(hint) = self.hint.as_deref().or(self.exit.advice()) {
             write!(f, "\n  hint: {hint}")?;
         }
         if let Some(request_id) = &self.request_id {

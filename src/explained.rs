@@ -1,4 +1,4 @@
-//! An explanation for people: a sentence, then one line per fact under a word that says what kind it is.
+//! Explanations for people: a sentence, then one line per fact under a word that says what kind it is.
 
 use crate::output::{gib, text as text_at};
 use serde_json::Value;
@@ -45,6 +45,72 @@ pub fn text(told: &Value) -> String {
     for next in items(told, "next") {
         let at = next["at"].as_str().map(|at| format!("{at}: ")).unwrap_or_default();
         say("next", format!("{at}{} -> {}", text_at(&next, "when"), text_at(&next, "then")));
+    }
+    for command in items(told, "can") {
+        say("you can", command.as_str().unwrap_or_default().to_owned());
+    }
+    format!("{head}\n{}", text_of(&lines))
+}
+
+/// The page of a sled.
+pub fn sled_text(told: &Value) -> String {
+    let head = format!("{} is {}", text_at(&told["sled"], "name"), text_at(told, "state"));
+    let mut lines = Vec::new();
+    let mut say = |key: &str, value: String| lines.push((key.to_owned(), value));
+    for why in items(told, "because") {
+        say("because", why.as_str().unwrap_or_default().to_owned());
+    }
+    say("owner", text_at(told, "owner"));
+    for wait in items(told, "waits") {
+        let until = wait["until"].as_str().map(|until| format!(", until {until}")).unwrap_or_default();
+        say("waiting", format!("for {}{until}", text_at(&wait, "for")));
+    }
+    let held = &told["sled"]["held"];
+    let memory = gib(held["memory"].as_u64().unwrap_or(0));
+    say("holds", format!("{} threads + {memory}, by {} instance(s)", held["threads"], told["holds_in_all"]));
+    for one in items(told, "holds") {
+        say("holds", format!("{} ({})", text_at(&one, "name"), text_at(&one, "run_state")));
+    }
+    for next in items(told, "next") {
+        say("next", format!("{} -> {}", text_at(&next, "when"), text_at(&next, "then")));
+    }
+    for command in items(told, "can") {
+        say("you can", command.as_str().unwrap_or_default().to_owned());
+    }
+    format!("{head}\n{}", text_of(&lines))
+}
+
+/// The page of a timer.
+pub fn timer_text(told: &Value) -> String {
+    let timer = &told["timer"];
+    let head = format!(
+        "{} runs every {} s ({}): {}",
+        text_at(timer, "name"),
+        timer["period_s"],
+        text_at(told, "setting"),
+        text_at(timer, "does")
+    );
+    let mut lines = Vec::new();
+    let mut say = |key: &str, value: String| lines.push((key.to_owned(), value));
+    for why in items(told, "because") {
+        say("because", why.as_str().unwrap_or_default().to_owned());
+    }
+    say("owner", text_at(told, "owner"));
+    let last = timer["last_run"].as_str().map_or_else(
+        || "not yet, since this daemon started".to_owned(),
+        |last| {
+            format!("at {last}, found {}; {} in {} runs", timer["last_found"], timer["found"], timer["runs"])
+        },
+    );
+    say("last run", last);
+    if let Some(trouble) = timer["last_trouble"].as_str() {
+        say("trouble", trouble.to_owned());
+    }
+    if let (Some(from), Some(by)) = (told["next_from"].as_str(), told["next_by"].as_str()) {
+        say("next run", format!("between {from} and {by}"));
+    }
+    for next in items(told, "next") {
+        say("next", format!("{} -> {}", text_at(&next, "when"), text_at(&next, "then")));
     }
     for command in items(told, "can") {
         say("you can", command.as_str().unwrap_or_default().to_owned());

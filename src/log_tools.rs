@@ -105,6 +105,17 @@ pub async fn run(verb: LogVerb) -> Outcome {
 /// What is damaged is one exit code, everything else another.
 pub fn portable_failure(error: portable::Error) -> Failure {
     use portable::Error;
+    let hint = match &error {
+        Error::Io { .. } | Error::Stream { .. } => "is it there, and may this user read or write it?",
+        Error::NotEmpty { .. } | Error::Exists { .. } | Error::Leftover { .. } => {
+            "name a place that is not there yet"
+        }
+        Error::BeyondEnd { .. } | Error::NotFromStart { .. } => {
+            "make one with `musher log export`, without --from, up to what is durable"
+        }
+        Error::NoBackup { .. } => "name a directory that `musher log backup --to DIR` has written",
+        _ => "another copy may be whole; `musher log verify --file` and `--data` name what is damaged",
+    };
     match error {
         Error::Open(error) => open_failure(error),
         Error::Io { .. }
@@ -114,8 +125,8 @@ pub fn portable_failure(error: portable::Error) -> Failure {
         | Error::Leftover { .. }
         | Error::BeyondEnd { .. }
         | Error::NotFromStart { .. }
-        | Error::NoBackup { .. } => Failure::new(Exit::Refused, error.to_string()),
-        damaged => Failure::new(Exit::Damaged, damaged.to_string()),
+        | Error::NoBackup { .. } => Failure::new(Exit::Refused, error.to_string()).hint(hint),
+        damaged => Failure::new(Exit::Damaged, damaged.to_string()).hint(hint),
     }
 }
 

@@ -70,9 +70,10 @@ pub async fn whatis(args: &WhatisArgs) -> Outcome {
     let client = Client::new(&args.client.server)?;
     let found = match here(&client, &id).await? {
         Some(found) => found,
-        None => mentioned(&client, &id)
-            .await?
-            .ok_or_else(|| Failure::new(Exit::Refused, format!("the log mentions no id \"{id}\"")))?,
+        None => mentioned(&client, &id).await?.ok_or_else(|| {
+            Failure::new(Exit::Refused, format!("the log mentions no id \"{id}\""))
+                .hint("is it of another daemon? name that one with --server")
+        })?,
     };
     if !output::structured(args.client.output, &found) {
         let (what, id, about) = (text(&found, "what"), text(&found, "id"), text(&found, "about"));

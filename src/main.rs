@@ -48,6 +48,7 @@ mod sled_run;
 mod sse;
 mod stopping;
 mod store;
+mod telemetry;
 mod values;
 mod watch;
 mod working;

@@ -69,7 +69,8 @@ fn verify_log(data: &Path, format: Format) -> Outcome {
         return Err(Failure::new(
             Exit::Refused,
             format!("{} is not a data directory of musher", data.display()),
-        ));
+        )
+        .hint("name it with --data"));
     }
     let _lock = StoreLock::acquire(data).map_err(open_failure)?;
     let working = Working::on("verifying", None);

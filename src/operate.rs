@@ -127,6 +127,15 @@ pub async fn sled(verb: SledOperateVerb) -> Outcome {
             let path = format!("/ops/v1/sleds/{id}");
             watch::show(watch.watch, async || Ok(sled_shown(&client.get(&path, &[]).await?, &args))).await
         }
+        SledOperateVerb::Explain { sled, watch, client: args } => {
+            let client = Client::new(&args.server)?;
+            let path = format!("/ops/v1/sleds/{}/explain", text(&find_sled(&client, &sled).await?, "id"));
+            watch::show(watch.watch, async || {
+                let told = client.get(&path, &[]).await?;
+                Ok(output::document(args.output, &told).unwrap_or_else(|| explained::sled_text(&told)))
+            })
+            .await
+        }
         SledOperateVerb::Cordon(one) => sled_verb(&one, "cordon").await,
         SledOperateVerb::Uncordon(one) => sled_verb(&one, "uncordon").await,
         SledOperateVerb::Drain { one, wait, timeout } => {
@@ -441,6 +450,15 @@ pub async fn timer(verb: TimerVerb) -> Outcome {
                 let answer = client.get("/ops/v1/timers", &[]).await?;
                 let items = answer["items"].as_array().cloned().unwrap_or_default();
                 Ok(output::list(args.output, !args.no_headers, &items, TIMER_COLUMNS))
+            })
+            .await
+        }
+        TimerVerb::Explain { name, watch, client: args } => {
+            let client = Client::new(&args.server)?;
+            let path = format!("/ops/v1/timers/{}", encode(&name));
+            watch::show(watch.watch, async || {
+                let told = client.get(&path, &[]).await?;
+                Ok(output::document(args.output, &told).unwrap_or_else(|| explained::timer_text(&told)))
             })
             .await
         }

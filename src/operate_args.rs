@@ -99,6 +99,15 @@ pub enum SledOperateVerb {
         #[command(flatten)]
         client: ClientArgs,
     },
+    /// Why it is as it is, what is waited for, what comes next and what can be done.
+    Explain {
+        /// Name or UUID.
+        sled: String,
+        #[command(flatten)]
+        watch: WatchArgs,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
     /// Place no new instances on it.
     Cordon(OneSled),
     /// Place new instances on it again; calls a drain off.
@@ -290,6 +299,15 @@ pub struct OneSaga {
 pub enum TimerVerb {
     /// List the reapers: when each last ran, and what it found.
     List {
+        #[command(flatten)]
+        watch: WatchArgs,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Why one is there, how it is doing, what comes next and what can be done.
+    Explain {
+        /// Its name.
+        name: String,
         #[command(flatten)]
         watch: WatchArgs,
         #[command(flatten)]

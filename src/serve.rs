@@ -19,12 +19,13 @@ use crate::stopping::{Stage, in_time};
 use crate::store::{
     Keeper, keep_index, keep_small, must_be_whole, open_cache, open_failure, open_journal, tell,
 };
+use crate::telemetry::{self, Exporter, SpanLayer};
 use actors::control::Predecessor;
 use actors::projects::ProjectAsk;
 use actors::{
     Census, ControlPlane, Env, Fatal, Limits, PushLimits, RequestContext, SledConnector, TimerPeriods,
 };
-use api::{Access, ApiState, LogKeeper, Phase, Readiness};
+use api::{Access, ApiState, LogKeeper, Phase, Readiness, SpanTally};
 use eventlog::cache::Cache;
 use eventlog::journal::{Recovery, StoreId, StoreLock};
 use eventlog::{Log, Position, ReadError, Version};
@@ -41,6 +42,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Version shown and journaled.
 pub const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -62,7 +66,9 @@ pub async fn run(args: &ServeArgs) -> Outcome {
     };
     let config = Config::load(args.config.as_deref(), &overrides)
         .map_err(|error| Failure { exit: Exit::Usage, ..Failure::from(error) })?;
-    start_logging(&config.logging)?;
+    let spans = Arc::new(SpanTally::default());
+    let (exporter, layer) = Exporter::start(&config.telemetry, &spans).unzip();
+    start_logging(&config.logging, layer)?;
     #[cfg(feature = "failpoints")]
     crate::failpoints::arm()?;
     let gate = Gate::open(&config)?;
@@ -84,7 +90,7 @@ pub async fn run(args: &ServeArgs) -> Outcome {
     };
     let (daemon, report) = started?;
     daemon.ready.recovered(began.elapsed());
-    let state = daemon.state(gate.access(), secret.map_or(Access::Anybody, Access::Sleds));
+    let state = daemon.state(spans, gate.access(), secret.map_or(Access::Anybody, Access::Sleds));
     let doors = Doors::open(&config, listeners, state)?;
     daemon.ready.enter(Phase::Ready);
     greet(&config, doors.addresses, &report);
@@ -101,6 +107,10 @@ pub async fn run(args: &ServeArgs) -> Outcome {
     let stopped = in_time(&mut signals, &stage, async {
         doors.close().await;
         daemon.stop(&stage).await;
+        if let Some(exporter) = exporter {
+            stage.enter("the last spans");
+            exporter.finish().await;
+        }
     });
     let stopped = stopped.await;
     if stopped.is_err() {
@@ -110,17 +120,19 @@ pub async fn run(args: &ServeArgs) -> Outcome {
     ended.and(stopped)
 }
 
-/// Logs on stderr from here on.
-pub fn start_logging(logging: &Logging) -> Outcome {
-    let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .or_else(|_| tracing_subscriber::EnvFilter::try_new(&logging.filter))
+/// Logs on stderr from here on; spans go to `spans`, if they go anywhere.
+pub fn start_logging(logging: &Logging, spans: Option<SpanLayer>) -> Outcome {
+    let filter = EnvFilter::try_from_default_env()
+        .or_else(|_| EnvFilter::try_new(&logging.filter))
         .map_err(|error| Failure::new(Exit::Usage, format!("logging.filter: {error}")))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let is_for_eyes = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-    match logging.format {
-        LogFormat::Text => builder.with_target(false).with_ansi(is_for_eyes).init(),
-        LogFormat::Json => builder.json().init(),
-    }
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match logging.format {
+        LogFormat::Text => lines.with_target(false).with_ansi(is_for_eyes).boxed(),
+        LogFormat::Json => lines.json().boxed(),
+    };
+    let spans = spans.map(|spans| spans.with_filter(telemetry::wanted()));
+    tracing_subscriber::registry().with(lines.with_filter(filter)).with(spans).init();
     Ok(())
 }
 
@@ -272,7 +284,7 @@ impl Daemon {
     }
 
     /// What the listeners serve.
-    fn state(&self, access: Access, sled_access: Access) -> ApiState {
+    fn state(&self, spans: Arc<SpanTally>, access: Access, sled_access: Access) -> ApiState {
         ApiState {
             control: self.control.clone(),
             projections: self.projections.clone(),
@@ -280,6 +292,7 @@ impl Daemon {
             build: BUILD.to_owned(),
             keeper: Some(Arc::clone(&self.keeper)),
             archive: Some(self.archive.clone()),
+            spans,
             access,
             sled_access,
         }

@@ -57,7 +57,7 @@ const LATENCY_MS_MAX: u64 = 60_000;
 pub async fn run(args: &SledRunArgs) -> Outcome {
     let (fails_per_million, control_plane) = check(args)?;
     let key = agent_key(args.key.as_deref(), args.listen)?;
-    start_logging(&Logging { format: LogFormat::Text, filter: "info".to_owned() })?;
+    start_logging(&Logging { format: LogFormat::Text, filter: "info".to_owned() }, None)?;
     raise_open_files();
     let mut signals = Signals::listen()?;
     let surroundings = Surroundings { args, fails_per_million, control_plane, key };

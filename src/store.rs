@@ -78,7 +78,8 @@ pub fn stopped_journal(data: &Path) -> Result<(StoreLock, Journal), Failure> {
         return Err(Failure::new(
             Exit::Refused,
             format!("{} is not a data directory of musher", data.display()),
-        ));
+        )
+        .hint("name it with --data"));
     }
     let lock = StoreLock::acquire(data).map_err(open_failure)?;
     let config = JournalConfig { critical: is_critical, ..JournalConfig::new(StoreId([0; 16])) };

@@ -91,6 +91,62 @@ fn doctor_finds_what_is_wrong_and_fixes_only_what_is_safe() {
 }
 
 #[test]
+fn what_the_image_is_made_of_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let file = std::fs::read_to_string(root.join("packaging/Dockerfile")).unwrap();
+    let mut stages = Vec::new();
+    for line in file.lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        match &words[..] {
+            ["FROM", image, rest @ ..] => {
+                if let Some(version) = image.strip_prefix("rust:") {
+                    assert!(version.starts_with(env!("CARGO_PKG_RUST_VERSION")), "{line}");
+                }
+                stages.extend(rest.get(1).copied());
+            }
+            ["COPY", from, path, _] if from.starts_with("--from=") => {
+                assert!(stages.contains(&&from["--from=".len()..]), "{line}");
+                assert_eq!(*path, "/src/target/release/musher", "what the first stage has built");
+            }
+            ["COPY", path, _] => assert!(root.join(path).exists(), "{line}"),
+            _ => {}
+        }
+    }
+    assert_eq!(stages, ["build"], "{file}");
+    let command = file.lines().find_map(|line| line.strip_prefix("CMD ")).unwrap();
+    let args: Vec<String> = serde_json::from_str(command).unwrap();
+    let read = musher().args(args).arg("--help").output().unwrap();
+    assert_eq!(read.status.code(), Some(0), "{command}: {}", stderr(&read));
+}
+
+#[test]
+fn what_the_package_is_made_of_is_there_and_its_daemon_can_read_its_settings() {
+    let metadata = cargo_metadata::MetadataCommand::new().no_deps().exec().unwrap();
+    let package = metadata.packages.iter().find(|package| package.name.as_str() == "musher").unwrap();
+    let deb = &package.metadata["deb"];
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let assets = deb["assets"].as_array().unwrap();
+    assert!(assets.len() > 4, "{assets:?}");
+    for asset in assets {
+        let path = asset[0].as_str().unwrap();
+        // What is built, and written by `musher man`.
+        if !path.starts_with("target/") {
+            let there = path.strip_suffix("/*.md").unwrap_or(path);
+            assert!(root.join(there).exists(), "{path}");
+        }
+    }
+    let unit = root.join(deb["systemd-units"]["unit-scripts"].as_str().unwrap()).join("musher.service");
+    let unit = std::fs::read_to_string(unit).unwrap();
+    let command = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/usr/bin/musher ")).unwrap();
+    let config = command.split("--config /").nth(1).unwrap();
+    let asset =
+        assets.iter().find(|asset| asset[1] == config).unwrap_or_else(|| panic!("{config} is not in it"));
+    assert_eq!(asset[2], "644", "the unit's user is not its owner");
+    assert_eq!(deb["systemd-units"]["start"], false, "without tokens it would not start");
+    assert!(root.join(deb["maintainer-scripts"].as_str().unwrap()).join("postinst").exists());
+}
+
+#[test]
 fn the_manual_has_a_page_per_command() {
     let (dir, _) = scratch();
     let to = dir.path().join("man/man1");

@@ -181,7 +181,19 @@ fn limits_and_groups_are_set_and_shown() {
 fn reapers_are_listed_and_run_at_once() {
     let (_dir, data) = scratch();
     let daemon = Daemon::start(&data);
-    assert_eq!(ok(&daemon, &["timer", "list", "-o", "name"]).lines().count(), 8);
+    let timers = ok(&daemon, &["timer", "list", "-o", "name"]);
+    assert_eq!(timers.lines().count(), 8);
+    let settings = ok(&daemon, &["config", "show", "-o", "name"]);
+    for timer in timers.lines() {
+        let told = json(&daemon, &["timer", "explain", timer]);
+        assert!(settings.lines().any(|setting| told["setting"] == setting), "{told}");
+        let shown = ok(&daemon, &["timer", "explain", timer]);
+        let has = |word: &str| shown.contains(&format!("\n  {word}"));
+        assert!(
+            shown.starts_with(timer) && has("because") && has("owner") && has("next") && has("you can"),
+            "{shown}"
+        );
+    }
     assert_eq!(ok(&daemon, &["timer", "activate", "vmm-reaper"]), "vmm-reaper runs\n");
     let runs = || {
         let timers = json(&daemon, &["timer", "list"]);

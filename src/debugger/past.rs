@@ -116,7 +116,10 @@ impl Past {
             | replay::Error::NoSuchVersion { .. }
             | replay::Error::NoSuchPosition { .. } => Exit::Refused,
         };
-        Failure::new(exit, error.to_string())
+        Failure::new(exit, error.to_string()).hint(match exit {
+            Exit::Damaged => "`musher log verify` names every damaged place",
+            _ => "`--history` shows every version, with its position and time",
+        })
     }
 }
 

@@ -179,7 +179,7 @@ impl ControlPlane {
         let (reply, answer) = oneshot::channel();
         self.inner
             .instances
-            .send(id, InstanceMsg::Command { ask, context, ticket, reply })
+            .send(id, InstanceMsg::Command { ask, context, ticket, reply, span: tracing::Span::current() })
             .map_err(undeliverable)?;
         if let Ok(answer) = answer.await {
             return answer;

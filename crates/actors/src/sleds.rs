@@ -67,9 +67,9 @@ impl Sleds {
 
     /// Asks a sled to make an effect true; the answer goes to the instance. A request that cannot be
     /// handed over is lost, like one on the wire: the sled's restart is heard of by its instances' timers.
-    pub(crate) fn call(&self, request: VmmRequest, asker: ActorRef<InstanceMsg>) {
+    pub(crate) fn call(&self, request: VmmRequest, asker: ActorRef<InstanceMsg>, span: tracing::Span) {
         let (sled, effect) = (request.effect.sled(), request.effect);
-        if let Err(error) = self.roster.send(sled, SledMsg::Call { request, asker: asker.clone() }) {
+        if let Err(error) = self.roster.send(sled, SledMsg::Call { request, asker: asker.clone(), span }) {
             tracing::debug!(%sled, %error, "call not handed over");
             let answer = crate::instance::Answer::Unknown(crate::answer::SledFailure::Transport);
             // The instance's actor may have ended.

@@ -20,12 +20,14 @@ use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::BytesMut;
+use eventlog::TraceContext;
 use futures::{FutureExt, StreamExt};
 use lifecycle::RequestId;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::time::{Instant, timeout};
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 /// Header that carries the request id in both directions.
@@ -87,7 +89,8 @@ pub(crate) async fn frame(State(app): State<Arc<App>>, mut request: Request, nex
         let answer = bounded(&app, request, next).await?;
         Ok(if is_rehearsal { ApiError::answer_to_rehearsal(answer) } else { answer })
     };
-    let mut answer = match timeout(patience, work).await {
+    let span = request_span(&method, route.as_ref(), id, trace.as_ref());
+    let mut answer = match timeout(patience, work).instrument(span.clone()).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(error)) => error.into_response(),
         Err(_) => ApiError::unavailable(
@@ -101,9 +104,32 @@ pub(crate) async fn frame(State(app): State<Arc<App>>, mut request: Request, nex
     }
     let id_text = HeaderValue::from_str(&id.to_string()).expect("a UUID is printable");
     answer.headers_mut().insert(REQUEST_ID, id_text);
+    span.record("status", answer.status().as_u16());
+    if answer.status().is_server_error() {
+        span.record("error", answer.status().canonical_reason());
+    }
     app.traffic.note(&method, route.as_ref().map(MatchedPath::as_str), answer.status(), began.elapsed());
     log_access(&method, route.as_ref(), &answer, began, id);
     answer
+}
+
+/// A request's span, within its caller's.
+fn request_span(
+    method: &Method,
+    route: Option<&MatchedPath>,
+    id: Uuid,
+    trace: Option<&TraceContext>,
+) -> Span {
+    tracing::debug_span!(
+        target: "musher::spans",
+        "request",
+        %method,
+        route = route.map(MatchedPath::as_str),
+        request_id = %id,
+        traceparent = trace.map(trace_parent::text),
+        status = tracing::field::Empty,
+        error = tracing::field::Empty,
+    )
 }
 
 /// What is known of a request before its body is read.

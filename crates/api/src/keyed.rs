@@ -21,6 +21,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex as StdMutex, PoisonError, Weak};
 use tokio::sync::{Mutex, OwnedMutexGuard};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -145,11 +146,12 @@ impl Turn {
         let Some(door) = self.door else {
             return Ok(command.await);
         };
-        let performed = tokio::spawn(async move {
+        let performing = async move {
             let outcome = command.await;
             drop(door);
             outcome
-        });
+        };
+        let performed = tokio::spawn(performing.in_current_span());
         performed.await.map_err(|error| ApiError::internal(format!("the command panicked: {error}")))
     }
 }

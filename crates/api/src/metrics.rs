@@ -149,6 +149,10 @@ pub(crate) async fn scrape(State(app): State<Arc<App>>) -> Response {
     );
     let open = app.config.feeds_max - app.feeds.available_permits();
     page.gauge("musher_event_feeds_open", "Clients that follow /ops/v1/events.", open);
+    page.head("musher_spans_total", "counter", "Spans on their way to a collector; lost ones were dropped.");
+    let (exported, lost) = app.spans.counts();
+    page.sample("musher_spans_total", "outcome=\"exported\"", exported);
+    page.sample("musher_spans_total", "outcome=\"lost\"", lost);
     app.traffic.write(&mut page);
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.0).into_response()
 }

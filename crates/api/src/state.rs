@@ -4,6 +4,7 @@ use crate::auth::Access;
 use crate::config::ApiConfig;
 use crate::keyed::Doors;
 use crate::metrics::Traffic;
+use crate::spans::SpanTally;
 use crate::views::Moment;
 use crate::watcher::Watcher;
 use actors::ControlPlane;
@@ -13,7 +14,7 @@ use eventlog::{Log, Position};
 use projections::Projections;
 use replay::WithArchive;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Semaphore, watch};
 
@@ -32,6 +33,8 @@ pub struct ApiState {
     pub keeper: Option<Arc<dyn LogKeeper>>,
     /// Where the histories are that have left the log, if there is such a directory.
     pub archive: Option<PathBuf>,
+    /// What became of spans that are exported; shown by `/metrics`.
+    pub spans: Arc<SpanTally>,
     /// Who may come in where clients are listened to.
     pub access: Access,
     /// Who may come in where sleds are.
@@ -130,6 +133,7 @@ pub(crate) struct App {
     pub(crate) ready: Arc<Readiness>,
     pub(crate) build: String,
     pub(crate) keeper: Option<Arc<dyn LogKeeper>>,
+    pub(crate) spans: Arc<SpanTally>,
     pub(crate) access: Access,
     pub(crate) config: ApiConfig,
     /// One permit per request being worked on.
@@ -143,6 +147,8 @@ pub(crate) struct App {
     pub(crate) feeds: Arc<Semaphore>,
     /// Taken by who folds the fleet of another moment: one at a time.
     pub(crate) folding: Arc<Semaphore>,
+    /// The fleet of another moment that was folded last, for its further pages.
+    pub(crate) fleet: Mutex<Option<Arc<replay::Fleet>>>,
     /// Requests with a key that are under way.
     pub(crate) doors: Doors,
     /// What follows the log; none where sleds are listened to.
@@ -169,7 +175,8 @@ impl App {
     }
 
     fn new(state: ApiState, config: ApiConfig, watcher: Option<Watcher>) -> Arc<Self> {
-        let ApiState { control, projections, ready, build, keeper, archive, access, sled_access: _ } = state;
+        let ApiState { control, projections, ready, build, keeper, archive, spans, access, sled_access: _ } =
+            state;
         let past = WithArchive::new(Arc::clone(control.log()), archive.as_deref());
         let permits = Semaphore::new(config.requests_max);
         let (reports, registrations) =
@@ -184,6 +191,7 @@ impl App {
             ready,
             build,
             keeper,
+            spans,
             access,
             config,
             permits,
@@ -192,6 +200,7 @@ impl App {
             registrations_known,
             feeds,
             folding: Arc::new(Semaphore::new(1)),
+            fleet: Mutex::default(),
             doors,
             watcher,
             traffic,

@@ -14,6 +14,12 @@ pub(crate) fn parse(header: &str) -> Option<TraceContext> {
     (is_well_formed && has_ids).then_some(TraceContext { trace_id, span_id, flags })
 }
 
+/// The header again, as [`parse`] reads it.
+pub(crate) fn text(trace: &TraceContext) -> String {
+    let hex = |bytes: &[u8]| bytes.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+    format!("00-{}-{}-{:02x}", hex(&trace.trace_id), hex(&trace.span_id), trace.flags)
+}
+
 /// Lower-case hex of exactly `N` bytes.
 fn bytes<const N: usize>(hex: &str) -> Option<[u8; N]> {
     let digits = hex.as_bytes();
@@ -39,6 +45,7 @@ mod tests {
         let trace = parse(GOOD).unwrap();
         assert_eq!((trace.trace_id[0], trace.trace_id[15]), (0x0a, 0x9c));
         assert_eq!((trace.span_id[0], trace.span_id[7], trace.flags), (0xb7, 0x31, 1));
+        assert_eq!(text(&trace), GOOD);
         assert_eq!(parse(&format!("cc{}-later", &GOOD[2..])), Some(trace), "a later version may say more");
     }
 

@@ -80,6 +80,27 @@ pub enum Ask {
     },
 }
 
+impl Ask {
+    /// What people call it.
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "create",
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Reboot => "reboot",
+            Self::Delete => "delete",
+            Self::Migrate { .. } => "migrate",
+            Self::CancelMigration => "cancel migration",
+            Self::CancelSaga { .. } => "cancel saga",
+            Self::PauseSaga { .. } => "pause saga",
+            Self::ResumeSaga { .. } => "resume saga",
+            Self::RetrySaga { .. } => "retry saga",
+            Self::ForceStop { .. } | Self::ForceStopOf { .. } => "force-stop",
+            Self::Update { .. } => "update",
+        }
+    }
+}
+
 impl Shell {
     pub(super) async fn on_command(
         &mut self,

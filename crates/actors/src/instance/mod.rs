@@ -9,6 +9,7 @@ mod command;
 mod sending;
 mod shell;
 mod snapshot;
+mod span;
 
 pub use command::Ask;
 pub(crate) use sending::Timer;
@@ -25,6 +26,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use shell::Shell;
 use std::sync::Arc;
 use tokio::sync::oneshot;
+use tracing::{Instrument as _, Span};
 
 /// What an instance can be told.
 pub(crate) enum InstanceMsg {
@@ -34,6 +36,8 @@ pub(crate) enum InstanceMsg {
         context: RequestContext,
         ticket: Ticket,
         reply: oneshot::Sender<Result<Accepted, CommandError>>,
+        /// What it came of, for whoever listens.
+        span: Span,
     },
     /// A sled says what a VMM is doing.
     Report {
@@ -122,29 +126,32 @@ impl Actor for InstanceActor {
         if !matches!(message, InstanceMsg::Passivate) {
             shell.touch();
         }
+        let span = shell.saga_span.of_message(shell.id, &message);
         let done = match message {
-            InstanceMsg::Command { ask, context, ticket, reply } => {
-                shell.on_command(ask, &context, reply).await?;
+            InstanceMsg::Command { ask, context, ticket, reply, span: _ } => {
+                shell.on_command(ask, &context, reply).instrument(span).await?;
                 drop(ticket);
                 Ok(())
             }
             InstanceMsg::Report { sled, vmm, report, ticket, reply } => {
-                shell.on_report(sled, vmm, report, reply).await?;
+                shell.on_report(sled, vmm, report, reply).instrument(span).await?;
                 drop(ticket);
                 Ok(())
             }
-            InstanceMsg::Answered { effect, answer } => shell.on_answer(effect, answer).await,
-            InstanceMsg::Learned(input) => shell.on_learned(input).await,
+            InstanceMsg::Answered { effect, answer } => {
+                shell.on_answer(effect, answer).instrument(span).await
+            }
+            InstanceMsg::Learned(input) => shell.on_learned(input).instrument(span).await,
             InstanceMsg::SendAgain(effect) => {
-                shell.on_send_again(effect);
+                span.in_scope(|| shell.on_send_again(effect));
                 Ok(())
             }
-            InstanceMsg::DeadlinePassed(deadline) => shell.on_deadline(deadline).await,
+            InstanceMsg::DeadlinePassed(deadline) => shell.on_deadline(deadline).instrument(span).await,
             InstanceMsg::WaitIsOver(op) => {
                 shell.on_wait_is_over(op);
                 Ok(())
             }
-            InstanceMsg::Reconsider => shell.on_learned(Input::Reconsider).await,
+            InstanceMsg::Reconsider => shell.on_learned(Input::Reconsider).instrument(span).await,
             InstanceMsg::Passivate => {
                 if shell.is_idle() {
                     // What still comes is answered, and whatever comes later activates anew.

@@ -86,7 +86,7 @@ impl Shell {
     fn send(&mut self, effect: Effect) {
         let state = self.state.as_ref().expect("effects are derived from a state");
         let request = VmmRequest::new(state, effect, self.env.clock.now());
-        self.sleds.call(request, self.me.clone());
+        self.sleds.call(request, self.me.clone(), self.saga_span.of_call(self.id, effect));
         let pause =
             self.env.jittered(self.env.limits.effect_recheck + self.env.limits.sled_call.longest() * 4);
         let due = self.me.send_after(pause, move || InstanceMsg::SendAgain(effect)).abort_handle();

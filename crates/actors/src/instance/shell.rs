@@ -2,6 +2,7 @@
 
 use super::sending::{Armed, Sending};
 use super::snapshot;
+use super::span::SagaSpan;
 use super::{InstanceArgs, InstanceMsg};
 use crate::answer::{Accepted, CommandError};
 use crate::counts::{Reported, Tally};
@@ -21,6 +22,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tracing::Instrument as _;
 
 /// One waiting caller.
 pub(super) type Waiter = oneshot::Sender<Result<Accepted, CommandError>>;
@@ -43,6 +45,8 @@ pub(crate) struct Shell {
     pub(super) snapshot_version: u64,
     /// When anything but housekeeping last came.
     touched: Instant,
+    /// What is under way, for whoever listens.
+    pub(super) saga_span: SagaSpan,
     /// Callers that wait for a sled to confirm their order.
     pub(super) waiters: BTreeMap<OpId, Vec<Waiter>>,
 }
@@ -92,8 +96,10 @@ impl Shell {
             deadlines: BTreeMap::new(),
             snapshot_version: known.version,
             touched: Instant::now(),
+            saga_span: SagaSpan::default(),
             waiters: BTreeMap::new(),
         };
+        shell.saga_span.follow(shell.state.as_ref(), None);
         shell.derive();
         Ok(shell)
     }
@@ -140,12 +146,15 @@ impl Shell {
             Decision::Events(events) => events,
         };
         let recorded: Vec<Event> = events.iter().cloned().map(Event::from).collect();
-        let metas = self.writer.append(&recorded, &Context { input: Some(input), ..context }).await?;
+        let (request, context) = (context.request, Context { input: Some(input), ..context });
+        let appending = tracing::debug_span!(target: "musher::spans", "append", instance = %self.id, events = events.len());
+        let metas = self.writer.append(&recorded, &context).instrument(appending).await?;
         let before = self.state.as_ref().map(Instance::run_state);
         for (event, meta) in events.iter().zip(metas) {
             evolve(&mut self.state, event, meta);
         }
         self.trace(before, &events);
+        self.saga_span.follow(self.state.as_ref(), request);
         pass(Point::InstanceFolded);
         self.derive();
         pass(Point::InstanceDerived);

@@ -12,11 +12,13 @@ use sled_protocol::{self as wire, RequestedState, SetState, SledClient, SledErro
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tracing::{Instrument as _, Span};
 use uuid::Uuid;
 
 impl Shell {
-    /// Starts the call in a task of its own; it waits for one of the sled's permits there.
-    pub(super) fn call(&mut self, request: VmmRequest, asker: ActorRef<InstanceMsg>) {
+    /// Starts the call in a task of its own; it waits for one of the sled's permits there. `span` lasts until it is
+    /// answered.
+    pub(super) fn call(&mut self, request: VmmRequest, asker: ActorRef<InstanceMsg>, span: Span) {
         let effect = request.effect;
         let (Some(client), Some(epoch)) = (self.client(), self.epoch()) else {
             let answer = Answer::Unknown(SledFailure::Transport);
@@ -33,12 +35,15 @@ impl Shell {
         }
         let (permits, me, ledger) = (Arc::clone(&self.permits), self.me.clone(), self.ledger.clone());
         let epoch = wire::LeaseEpoch::new(epoch.get());
-        tokio::spawn(async move {
+        let calling = async move {
             let source_addr = source_addr(&ledger, &request).await;
             let Ok(_permit) = permits.acquire_owned().await else {
                 return;
             };
             let outcome = perform(client.as_ref(), epoch, &request, source_addr).await;
+            if let Err(error) = &outcome {
+                Span::current().record("error", tracing::field::display(error));
+            }
             match &outcome {
                 Err(error @ (SledError::Timeout | SledError::Transport(_))) => {
                     let _ = me.cast(SledMsg::NotHeard(error.to_string()));
@@ -63,7 +68,8 @@ impl Shell {
                 },
             };
             let _ = asker.cast(InstanceMsg::Answered { effect, answer });
-        });
+        };
+        tokio::spawn(calling.instrument(span));
     }
 
     /// Reads what a VMM has written, in a task of its own.

@@ -152,8 +152,9 @@ impl Shell {
                     Ok(ticket) => {
                         let (reply, answer) = oneshot::channel();
                         let ask = Ask::Migrate { to: None };
-                        let sent =
-                            instances.send(instance, InstanceMsg::Command { ask, context, ticket, reply });
+                        let span = tracing::Span::current();
+                        let message = InstanceMsg::Command { ask, context, ticket, reply, span };
+                        let sent = instances.send(instance, message);
                         match sent {
                             Err(error) => Err(CommandError::Unavailable(error.to_string())),
                             Ok(()) => answer

@@ -38,11 +38,12 @@ use ractor::{Actor, ActorProcessingErr, ActorRef};
 use sled_protocol::{self as wire, ControlPlaneError, SledClient, SledLease};
 use std::sync::Arc;
 use tokio::sync::{Semaphore, oneshot};
+use tracing::Span;
 
 /// What a sled's actor can be told.
 pub(crate) enum SledMsg {
     /// Make an effect true.
-    Call { request: VmmRequest, asker: ActorRef<InstanceMsg> },
+    Call { request: VmmRequest, asker: ActorRef<InstanceMsg>, span: Span },
     /// It registers.
     Register { registration: Registration, reply: oneshot::Sender<Result<SledLease, ControlPlaneError>> },
     /// It renews its lease.
@@ -180,7 +181,7 @@ impl Actor for SledActor {
         };
         shell.env.let_others_go_first().await;
         match message {
-            SledMsg::Call { request, asker } => shell.call(request, asker),
+            SledMsg::Call { request, asker, span } => shell.call(request, asker, span),
             SledMsg::Register { registration, reply } => {
                 return shell.on_register(registration, reply).await;
             }

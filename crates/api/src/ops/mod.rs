@@ -12,7 +12,9 @@ mod past;
 mod quotas;
 mod records;
 mod sagas;
+mod sled_explain;
 mod sleds;
+mod timer_words;
 mod timers;
 mod trace;
 mod verbs;
@@ -48,9 +50,11 @@ pub(crate) fn routes() -> Router<Arc<App>> {
         .route("/anti-affinity-groups/{group}", get(groups::view).delete(groups::delete))
         .route("/anti-affinity-groups/{group}/members/{instance}", post(groups::join).delete(groups::leave))
         .route("/timers", get(timers::list))
+        .route("/timers/{timer}", get(timers::explain))
         .route("/timers/{timer}/activate", post(timers::activate))
         .route("/sleds", get(sleds::list))
         .route("/sleds/{sled}", get(sleds::view))
+        .route("/sleds/{sled}/explain", get(sled_explain::view))
         .route("/sleds/{sled}/cordon", post(sleds::cordon))
         .route("/sleds/{sled}/uncordon", post(sleds::uncordon))
         .route("/sleds/{sled}/drain", post(sleds::drain))
@@ -78,7 +82,9 @@ pub(crate) fn schemas(each: &mut dyn FnMut((String, Value))) {
     schemas_of::<migrations::MigrationView>(each);
     schemas_of::<quotas::QuotaView>(each);
     schemas_of::<sagas::SagaView>(each);
+    schemas_of::<sled_explain::ExplainedView>(each);
     schemas_of::<sleds::SledView>(each);
     schemas_of::<timers::TimersView>(each);
+    schemas_of::<timers::ExplainedView>(each);
     schemas_of::<verbs::AskedView>(each);
 }

@@ -4,7 +4,8 @@
 //! Invariants:
 //! * the fleet is folded from the log, off the threads that serve, and never twice at a time: whoever looks at it
 //!   costs a daemon no more than one slow reader;
-//! * an answer names the position that it is of, so that further pages are of the same moment.
+//! * an answer names the position that it is of, so that further pages are of the same moment; the newest fold is
+//!   kept, so that they cost no other.
 
 use super::instances::{moment, past_error, past_error_of};
 use super::keep::aside;
@@ -18,7 +19,7 @@ use axum::extract::State;
 use replay::fleet::{FleetInstance, FleetSled, Unfoldable};
 use replay::{At, StateDiff};
 use serde::Serialize;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use uuid::Uuid;
 
 /// Instances of a page if the client does not say.
@@ -67,6 +68,9 @@ pub(super) async fn fleet(State(app): State<Arc<App>>, params: Params) -> Result
         Some(0) => return Err(ApiError::invalid_request("query parameter \"limit\" must be at least 1")),
         Some(wanted) => usize::try_from(wanted).unwrap_or(usize::MAX).min(INSTANCES_MAX),
     };
+    if let Some(fleet) = kept(&app, at) {
+        return Ok(Json(page(&fleet, after, limit)?));
+    }
     let Ok(turn) = Arc::clone(&app.folding).try_acquire_owned() else {
         return Err(ApiError::unavailable("the fleet of another moment is being folded; one is at a time"));
     };
@@ -79,7 +83,22 @@ pub(super) async fn fleet(State(app): State<Arc<App>>, params: Params) -> Result
     let fleet = folded
         .await?
         .map_err(|error| past_error_of(error, || ApiError::internal("the fleet is no instance")))?;
-    Ok(Json(page(fleet, after, limit)?))
+    let fleet = Arc::new(fleet);
+    if matches!(at, At::Now | At::Position(_)) && fleet.unreadable.is_empty() {
+        let mut kept = app.fleet.lock().unwrap_or_else(PoisonError::into_inner);
+        *kept = Some(Arc::clone(&fleet));
+    }
+    Ok(Json(page(&fleet, after, limit)?))
+}
+
+/// The fold that was made last, if it is of this very position: the past does not change. One that was made by
+/// time is never kept, because events of later positions may have earlier times.
+fn kept(app: &App, at: At) -> Option<Arc<replay::Fleet>> {
+    let At::Position(position) = at else {
+        return None;
+    };
+    let kept = app.fleet.lock().unwrap_or_else(PoisonError::into_inner);
+    kept.as_ref().filter(|fleet| fleet.position == position).map(Arc::clone)
 }
 
 fn after(params: &Params) -> Result<Option<Uuid>, ApiError> {
@@ -93,7 +112,7 @@ fn after(params: &Params) -> Result<Option<Uuid>, ApiError> {
 }
 
 /// In the order of projects and names: what was there stays in its place, because the past does not change.
-fn page(fleet: replay::Fleet, after: Option<Uuid>, limit: usize) -> Result<FleetView, ApiError> {
+fn page(fleet: &replay::Fleet, after: Option<Uuid>, limit: usize) -> Result<FleetView, ApiError> {
     let total = fleet.instances.len();
     let skipped =
         match after {
@@ -104,16 +123,16 @@ fn page(fleet: replay::Fleet, after: Option<Uuid>, limit: usize) -> Result<Fleet
                 ApiError::invalid_request(format!("query parameter \"after\": {problem}"))
             })?,
         };
-    let items: Vec<FleetInstance> = fleet.instances.into_iter().skip(skipped).take(limit).collect();
+    let items: Vec<FleetInstance> = fleet.instances.iter().skip(skipped).take(limit).cloned().collect();
     let next_after = items.last().filter(|_| skipped + items.len() < total).map(|row| row.id.uuid());
     Ok(FleetView {
         position: fleet.position,
-        time: fleet.time,
+        time: fleet.time.clone(),
         items,
         next_after,
         total,
         deleted: fleet.deleted,
-        sleds: fleet.sleds,
-        unreadable: fleet.unreadable,
+        sleds: fleet.sleds.clone(),
+        unreadable: fleet.unreadable.clone(),
     })
 }

@@ -147,7 +147,7 @@ pub(super) async fn list(State(app): State<Arc<App>>) -> Result<Json<SledsView>,
     Ok(Json(SledsView { items: sleds.into_iter().map(|(load, status)| view_of(load, status)).collect() }))
 }
 
-fn view_of(load: SledLoad, status: Option<SledStatus>) -> SledView {
+pub(super) fn view_of(load: SledLoad, status: Option<SledStatus>) -> SledView {
     let status = status.unwrap_or_default();
     SledView {
         id: load.id,

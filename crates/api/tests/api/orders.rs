@@ -340,7 +340,16 @@ async fn reapers_are_listed_and_run_when_asked() {
         ["does", "found", "last_found", "last_run", "last_trouble", "name", "on", "period_s", "runs"]
     );
     for item in items {
-        let path = format!("/ops/v1/timers/{}/activate", item["name"].as_str().unwrap());
+        let name = item["name"].as_str().unwrap();
+        let told = stack.get(&format!("/ops/v1/timers/{name}")).await.body;
+        assert_eq!((&told["timer"]["name"], &told["timer"]["does"]), (&item["name"], &item["does"]));
+        for list in ["because", "next", "can"] {
+            assert!(told[list].as_array().is_some_and(|list| !list.is_empty()), "{name} {list}: {told}");
+        }
+        assert!(told["owner"].as_str().is_some_and(|owner| owner.len() > 10), "{told}");
+        let ran = told["timer"]["on"] == true && !told["timer"]["last_run"].is_null();
+        assert_eq!(told["next_by"].is_string(), ran, "{told}");
+        let path = format!("/ops/v1/timers/{name}/activate");
         let answer = stack.call(Method::POST, &path, "").await;
         assert_eq!((answer.status.as_u16(), answer.body.is_null()), (202, true), "{path}");
         let keyed = stack.post_once("twice", &path, &json!({})).await;

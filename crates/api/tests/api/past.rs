@@ -76,6 +76,13 @@ async fn the_fleet_of_any_moment_is_shown_in_pages_of_one_position() {
         after = format!("&after={next}");
     }
     assert_eq!(names, ["a", "b", "c"]);
+    // What is kept of the newest fold says what folding again says.
+    let newest = format!("/ops/v1/fleet?at=@{}", now["position"]);
+    let folded = stack.get(&newest).await.body;
+    let kept = stack.get(&newest).await.body;
+    assert_eq!(stack.get(&format!("/ops/v1/fleet?at=@{at}")).await.body["position"], at);
+    assert_eq!((&folded, &kept), (&now, &now));
+    assert_eq!(stack.get(&newest).await.body, now, "the other moment has taken its place");
     let none = String::new;
     let at_version =
         "query parameter \"at\": a version belongs to one stream; name a position such as @1234, or a time";

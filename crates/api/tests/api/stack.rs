@@ -121,6 +121,7 @@ impl Stack {
             build: "test".to_owned(),
             keeper: None,
             archive: None,
+            spans: Arc::default(),
             sled_access: api::Access::Anybody,
             access: Access::Anybody,
         };
