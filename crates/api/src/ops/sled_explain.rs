@@ -231,6 +231,14 @@ fn because(condition: Condition, load: &SledLoad, status: &SledStatus) -> Vec<St
     if let Some((reason, since)) = &status.unreachable {
         because.push(format!("it cannot be reached since {}: {reason}", rfc3339(*since)));
     }
+    if let Some(circuit) = &status.circuit {
+        let next = circuit.next_probe.map_or_else(|| "now".to_owned(), rfc3339);
+        because.push(format!(
+            "requests to it are held back since {}, after {} in a row without an answer; it is asked again {next}",
+            rfc3339(circuit.since),
+            circuit.unanswered
+        ));
+    }
     match status.last_contact {
         Some(heard) => because.push(format!("it was last heard from at {}", rfc3339(heard))),
         None => because.push("it has not been heard from since this daemon started".to_owned()),
@@ -295,7 +303,7 @@ fn held<'a>(sled: SledId, states: impl Iterator<Item = &'a Instance>) -> (Vec<He
 #[cfg(test)]
 mod tests {
     use super::*;
-    use actors::sled::{DrainStatus, LeaseStatus};
+    use actors::sled::{CircuitStatus, DrainStatus, LeaseStatus};
     use lifecycle::Timestamp;
     use lifecycle::ledger::Room;
     use uuid::Uuid;
@@ -322,6 +330,7 @@ mod tests {
         let heard = SledStatus { last_contact: Some(at), ..SledStatus::default() };
         let away = SledStatus { unreachable: Some(("no route".to_owned(), at)), ..heard.clone() };
         let lease = LeaseStatus { seconds: 30, renewed: at, expired: None };
+        let circuit = CircuitStatus { since: at, unanswered: 5, next_probe: Some(at) };
         let blocked = vec![(InstanceId::new(Uuid::from_u128(2)), "no room".to_owned())];
         let drain = DrainStatus { since: at, left: 2, moving: Vec::new(), blocked };
         let cordoned = SledLoad { is_provisionable: false, ..load() };
@@ -329,6 +338,13 @@ mod tests {
             ("in service", load(), heard.clone(), "it takes new instances", false),
             ("not heard from", load(), SledStatus::default(), "since this daemon started", true),
             ("unreachable", load(), away.clone(), "no route", true),
+            (
+                "unreachable",
+                load(),
+                SledStatus { circuit: Some(circuit), ..away.clone() },
+                "requests to it are held back",
+                true,
+            ),
             (
                 "unreachable",
                 load(),
