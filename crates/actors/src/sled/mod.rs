@@ -214,7 +214,7 @@ impl Actor for SledActor {
                 let lease = shell.lease_status();
                 let next_probe = shell.watch.as_ref().map(|(_, at)| *at).filter(|_| !shell.is_asking);
                 let (circuit, held_back) = (shell.circuit.status(next_probe), shell.circuit.held_back());
-                let status = SledStatus { calls, circuit, held_back, lease, drain, ..shell.status.clone() };
+                let status = SledStatus { circuit, held_back, calls, lease, drain, ..shell.status.clone() };
                 let _ = reply.send(status);
             }
         }
