@@ -10,6 +10,7 @@ const CALL_S_MAX: u64 = 600;
 /// Section `sleds.call`.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_field_names, reason = "a setting says its unit")]
 pub struct Settings {
     ensure_s: u64,
     destroy_s: u64,

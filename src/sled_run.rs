@@ -160,7 +160,9 @@ impl Surroundings<'_> {
         }
         let config = config(args, &one, &identity, &advertised(args, bound)?)?;
         // Only now is a new boot one: a refusal up to here must not cost the VMMs of the last.
-        let identity = stored(identity, dir.clone()).await?;
+        let identity = stored(identity, dir.clone())
+            .await
+            .map_err(|error| Failure::new(Exit::Refused, format!("the sled's start broke off: {error}")))??;
         let latency = Span::millis(args.latency / 2, args.latency + args.latency / 2);
         let is_calm = self.fails_per_million == 0 && args.latency == 0;
         let weather =
@@ -218,11 +220,9 @@ impl Surroundings<'_> {
 }
 
 /// Stores it beside what else there is to do: a sync takes its time, and those of many sleds share it.
-async fn stored(identity: Identity, dir: PathBuf) -> Result<Identity, Failure> {
-    let storing = tokio::task::spawn_blocking(move || identity.store(&dir).map(|()| identity));
-    storing
-        .await
-        .map_err(|error| Failure::new(Exit::Refused, format!("the sled's start broke off: {error}")))?
+#[expect(clippy::disallowed_methods, reason = "no sled looks at another's, and each waits for its own")]
+fn stored(identity: Identity, dir: PathBuf) -> JoinHandle<Result<Identity, Failure>> {
+    tokio::task::spawn_blocking(move || identity.store(&dir).map(|()| identity))
 }
 
 /// What can be refused before anything is touched: the share of failures in millionths, and whom it serves.

@@ -105,13 +105,11 @@ impl Standing {
     pub(super) fn begin_end(&self, wait: Duration) -> Result<(), Duration> {
         let mut state = self.lock();
         let passed = state.renewed.map_or(Duration::ZERO, |(renewed, _)| renewed.elapsed());
-        match wait.checked_sub(passed).filter(|left| !left.is_zero()) {
-            Some(left) => Err(left),
-            None => {
-                state.is_ending = true;
-                Ok(())
-            }
+        if let Some(left) = wait.checked_sub(passed).filter(|left| !left.is_zero()) {
+            return Err(left);
         }
+        state.is_ending = true;
+        Ok(())
     }
 
     /// The lease was not ended after all: nothing was recorded.
