@@ -55,11 +55,15 @@ impl Day {
     async fn sled(&mut self, name: &str, more: &[&str]) {
         let flags = [&["--dirty-rate", "100"], more].concat();
         self.sleds.push(Sled::start(self.scratch.path(), name, &self.daemon.sled_url, &flags));
+        self.until_in_service(name).await;
+        self.sleds.last().unwrap().until_it_knows_its_epoch(&self.daemon.http).await;
+    }
+
+    async fn until_in_service(&self, name: &str) {
         self.until_sled(name, "is in service", |sled| {
             sled["unreachable"].is_null() && !sled["last_contact"].is_null() && !sled["epoch"].is_null()
         })
         .await;
-        self.sleds.last().unwrap().until_it_knows_its_epoch(&self.daemon.http).await;
     }
 
     async fn until_sled(&self, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
@@ -95,9 +99,15 @@ impl Day {
         stdout(&output)
     }
 
-    /// Sleds stand still, or go on.
-    fn all_sleds(&self, signal: &str) {
-        self.sleds.iter().for_each(|sled| sled.send(signal));
+    fn sleds_stand_still(&self) {
+        self.sleds.iter().for_each(|sled| sled.send("-STOP"));
+    }
+
+    async fn sleds_go_on(&self) {
+        for sled in &self.sleds {
+            sled.send("-CONT");
+            self.until_in_service(&sled.name).await;
+        }
     }
 
     async fn create(&self, name: &str, policy: &str) -> String {
@@ -241,7 +251,7 @@ async fn bad_days(day: &Day) {
 /// What is asked for while no sled answers.
 async fn silence(day: &Day) {
     let withdrawn = day.running("withdrawn", "never").await;
-    day.all_sleds("-STOP");
+    day.sleds_stand_still();
     day.wish(&withdrawn, "stop").await;
     day.wish(&withdrawn, "start").await;
     day.until_told(&withdrawn, "StopWithdrawn").await;
@@ -256,7 +266,7 @@ async fn silence(day: &Day) {
     let unwanted = day.saga(&cancelled).await;
     day.ok(&["saga", "cancel", &unwanted]);
     day.until_told(&cancelled, "SagaUnwound").await;
-    day.all_sleds("-CONT");
+    day.sleds_go_on().await;
     day.ok(&["saga", "resume", &saga]);
     day.until_state(&paused, &["running"]).await;
 }
@@ -283,10 +293,10 @@ async fn journeys(day: &Day) {
         body["state"]["vmms"][&source.0]["state"].as_str().filter(|it| *it == "migrating").map(drop)
     })
     .await;
-    day.all_sleds("-STOP");
+    day.sleds_stand_still();
     day.report(&source, "failed").await;
     day.until_told(&lost, "MigrationGivenUp").await;
-    day.all_sleds("-CONT");
+    day.sleds_go_on().await;
 }
 
 /// Sleds boot anew with guests on them, are emptied, opened, lose their lease, and are given up.
@@ -304,9 +314,13 @@ async fn sleds_change(day: &mut Day) {
     day.ok(&["sled", "expunge", &sled, "--reason", "caught fire", "--yes"]);
     day.until_told(&given_up, "VmmGone").await;
     day.again(LEASED, &[], |_| {});
+    // Their processes have ended: nothing is to be placed there. The one that was given up refuses this.
+    for gone in ["a", "b"] {
+        day.daemon.cli(&["sled", "cordon", gone]);
+    }
     day.sled("c", &[]).await;
     let id = day.running("leased", "best_effort").await;
-    day.all_sleds("-STOP");
+    day.sleds_stand_still();
     day.until_sled("c", "has lost its lease", |sled| !sled["lease"]["expired"].is_null()).await;
     day.until_told(&id, "VmmFailed").await;
     day.again("", &["--accept-loss"], |data| {

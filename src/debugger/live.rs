@@ -121,6 +121,11 @@ impl Source for Live {
     fn durable(&self) -> Position {
         self.durable
     }
+
+    /// What was read is folded before more is asked for: neither is long at work in one piece.
+    fn page_records(&self) -> usize {
+        PAGE_RECORDS
+    }
 }
 
 /// The answer, after a rest as long as the daemon took for it.

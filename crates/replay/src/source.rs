@@ -20,6 +20,11 @@ pub trait Source {
 
     /// Last durable position.
     fn durable(&self) -> Position;
+
+    /// Records that are read at a time by whoever reads all of them. Fewer where others wait for what reads.
+    fn page_records(&self) -> usize {
+        PAGE_RECORDS
+    }
 }
 
 impl Source for JournalReader {
@@ -103,7 +108,7 @@ pub(crate) fn each_record(
     let mut next = 1;
     while next <= total {
         let left = usize::try_from(total - next + 1).unwrap_or(usize::MAX);
-        let page = log_page(source, next, left.min(PAGE_RECORDS))?;
+        let page = log_page(source, next, left.min(source.page_records()))?;
         let Some(end) = page.last().map(|record| record.position.get()) else {
             break;
         };

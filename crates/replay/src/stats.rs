@@ -2,7 +2,7 @@
 
 use crate::costs::{AppendCosts, Meter};
 use crate::error::Error;
-use crate::source::{PAGE_RECORDS, Source, log_page};
+use crate::source::{Source, log_page};
 use crate::time::rfc3339;
 use crate::verify::Progress;
 use eventlog::{ReadError, Record, StreamId};
@@ -84,7 +84,7 @@ pub fn stats(
     let mut next = 1;
     while next <= durable {
         let left = usize::try_from(durable - next + 1).unwrap_or(usize::MAX);
-        let page = match log_page(source, next, left.min(PAGE_RECORDS)) {
+        let page = match log_page(source, next, left.min(source.page_records())) {
             Ok(page) => page,
             Err(Error::Read { source: ReadError::Damaged { last: Some(last), .. }, .. }) => {
                 let behind = last.get().max(next) + 1;

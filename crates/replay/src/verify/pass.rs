@@ -63,7 +63,7 @@ impl<'a> Pass<'a> {
         let (mut next, mut checkpoint) = (1, stride);
         while next <= durable {
             let left = usize::try_from(durable - next + 1).unwrap_or(usize::MAX);
-            let page = match log_page(source, next, left.min(PAGE_RECORDS)) {
+            let page = match log_page(source, next, left.min(source.page_records())) {
                 Ok(page) => page,
                 Err(error) => match self.damaged(error)? {
                     Some(last) => {

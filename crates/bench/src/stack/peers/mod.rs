@@ -86,7 +86,7 @@ fn row(what: &str, peer: &str, clients: u32, ours: &[Round], theirs: &[Round]) -
         "per_second": of(ours, |it| it.per_second), "peer_per_second": of(theirs, |it| it.per_second),
         "p50_us": of(ours, |it| it.p50_us), "peer_p50_us": of(theirs, |it| it.p50_us),
         "p99_us": of(ours, |it| it.p99_us), "peer_p99_us": of(theirs, |it| it.p99_us),
-        "cpu_us": of(ours, |it| it.cpu_us), "peer_cpu_us": of(theirs, |it| it.cpu_us),
+        "cpu_us": of(ours, |it| it.cpu_us), "peer_cpu_us": Some(of(theirs, |it| it.cpu_us)).filter(|micros| *micros > 0.0),
     })
 }
 
