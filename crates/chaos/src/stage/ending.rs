@@ -27,10 +27,10 @@ const SETTLE: Duration = Duration::from_mins(3);
 const STOP_MAX: Duration = Duration::from_mins(2);
 
 /// How long what was stopped may take to end.
-const AFTER_STOP: Duration = Duration::from_secs(1);
+const AFTER_STOP: Duration = Duration::from_millis(50);
 
 /// How often a run may come to rest and be disturbed again by what was late.
-const RESTS_MAX: u32 = 40;
+const RESTS_MAX: u32 = 400;
 
 /// Tasks outside of every life and every sled: the run's own.
 const TASKS_OUTSIDE_MAX: usize = 8;
@@ -151,7 +151,7 @@ impl Stage {
     }
 
     /// I18: rest that is disturbed again and again is none.
-    fn must_not_rest_for_ever(&self) {
+    pub(super) fn must_not_rest_for_ever(&self) {
         let rests = {
             let mut state = self.lock();
             state.rests += 1;
@@ -191,7 +191,9 @@ impl Stage {
                 event => extra.push(format!("{} of {}", journal::event_name(&event), recorded.stream)),
             }
         }
-        if marks != ["stopped", "started"] || !extra.is_empty() {
+        // A lease of a few seconds may end while nobody renews it; what follows is the lease's.
+        let has_leases = self.scenario.lease_s.is_some();
+        if marks != ["stopped", "started"] || !(extra.is_empty() || has_leases) {
             let detail =
                 format!("a clean stop and a start at rest are marked {marks:?}, and wrote {extra:?}");
             self.fail(FailureKind::Invariant, "I28", detail);

@@ -112,8 +112,7 @@ async fn play(stage: &Arc<Stage>) {
                 }
                 match stage.restless().await {
                     None => {
-                        stage.check_rest().await;
-                        if stage.ends_at_rest().await {
+                        if stage.check_rest().await && stage.ends_at_rest().await {
                             return;
                         }
                         if stage.life().is_dead() {
