@@ -55,7 +55,7 @@ pub const EXPECTATIONS: [Expectation; Bug::PROVED.len() + 4] = [
     Expectation { bug: Bug::AcknowledgeBeforeSync, tier: Tier::Actors, profile: "actors", seeds_max: 40 },
     Expectation { bug: Bug::ForgetEffects, tier: Tier::Actors, profile: "actors", seeds_max: 40 },
     Expectation { bug: Bug::LoseFollowed, tier: Tier::Actors, profile: "actors", seeds_max: 40 },
-    Expectation { bug: Bug::StaleSnapshot, tier: Tier::Actors, profile: "actors", seeds_max: 200 },
+    Expectation { bug: Bug::StaleSnapshot, tier: Tier::Actors, profile: "actors", seeds_max: 500 },
     Expectation { bug: Bug::LoseArchived, tier: Tier::Actors, profile: "actors", seeds_max: 100 },
     Expectation { bug: Bug::RewriteAtStart, tier: Tier::Actors, profile: "actors", seeds_max: 40 },
     Expectation { bug: Bug::LingerAfterCalls, tier: Tier::Actors, profile: "actors", seeds_max: 40 },

@@ -6,14 +6,6 @@ use crate::world::names;
 use lifecycle::{Instance, InstanceEvent, InstanceId, SagaId, SagaKind, Step};
 use std::collections::BTreeMap;
 
-/// Steps that leave something to undo, in the order in which a saga takes them.
-const UNDOABLE: [(Step, fn(SagaKind) -> bool); 4] = [
-    (Step::Reserve, |_| true),
-    (Step::Allocate, |_| true),
-    (Step::Network, |kind| matches!(kind, SagaKind::Start)),
-    (Step::Register, |_| true),
-];
-
 /// One saga under way.
 #[derive(Clone, Copy, Debug)]
 struct Known {
@@ -21,6 +13,16 @@ struct Known {
     kind: SagaKind,
     has_registered: bool,
     is_held: bool,
+}
+
+impl Known {
+    /// The steps that leave something to undo and ran, or may have run, newest first.
+    fn owed(self) -> Vec<Step> {
+        let is_start = matches!(self.kind, SagaKind::Start);
+        let registered = self.has_registered.then_some(Step::Register);
+        let pointed = is_start.then_some(Step::Network);
+        [registered, pointed, Some(Step::Allocate), Some(Step::Reserve)].into_iter().flatten().collect()
+    }
 }
 
 /// See the module's head.
@@ -61,10 +63,7 @@ impl SagaChecks {
             InstanceEvent::SagaUnwound { saga, undone, .. } => {
                 let known = *self.under_way(id, *saga, "is taken back")?;
                 self.known.remove(&id);
-                let owed = UNDOABLE.iter().rev().filter(|(step, is_of)| {
-                    is_of(known.kind) && (*step != Step::Register || known.has_registered)
-                });
-                let owed: Vec<Step> = owed.map(|(step, _)| *step).collect();
+                let owed = known.owed();
                 ensure(*undone == owed, || {
                     format!("{} took {undone:?} back and owed {owed:?}: {known:?}", names::entity(id))
                 })

@@ -54,6 +54,10 @@ const PROBE: Duration = Duration::from_millis(500);
 /// longest periods of the reapers and pushers, which that tier does not have.
 const QUIESCE_MAX: Duration = Duration::from_mins(20);
 
+/// How long a drain may go on once the faults have ended: one whose guests cannot move tries again for ever, so that
+/// somebody calls it off.
+const DRAIN_MAX: Duration = Duration::from_mins(5);
+
 /// Runs a scenario to its end. `is_traced` says whether the trace and the log are wanted as text.
 ///
 /// # Panics
@@ -103,10 +107,12 @@ async fn play(stage: &Arc<Stage>) {
                     continue;
                 }
                 stage.attend_to_held();
+                if Instant::now() > heal_at + DRAIN_MAX {
+                    stage.calls_off_drains();
+                }
                 match stage.restless().await {
                     None => {
-                        stage.check_rest().await;
-                        if stage.ends_at_rest().await {
+                        if stage.check_rest().await && stage.ends_at_rest().await {
                             return;
                         }
                         if stage.life().is_dead() {

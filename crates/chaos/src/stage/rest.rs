@@ -5,6 +5,7 @@ use super::state::Stage;
 use crate::checks::FailureKind;
 use crate::coverage::Sometimes;
 use crate::world::names;
+use actors::CommandError;
 use actors::network::underlay_address;
 use lifecycle::{Effect, Instance, Intent, RunState};
 use projections::ReadModel;
@@ -142,11 +143,13 @@ impl Stage {
         (producers != wished).then(|| ("I35", format!("producers are {producers:?}, desired {wished:?}")))
     }
 
-    /// Everything is at rest: the live state and the read model against the fold, and what clients were told.
-    pub(super) async fn check_rest(&self) {
+    /// Everything is at rest: the live state and the read model against the fold, and what clients were told. An actor
+    /// that is being restarted does not rest, and is waited for: answers whether everything could be looked at.
+    pub(super) async fn check_rest(&self) -> bool {
         let life = self.life();
         let Some(up) = life.up() else {
-            return self.fail(FailureKind::Liveness, "I18", "the control plane is down at rest".to_owned());
+            self.fail(FailureKind::Liveness, "I18", "the control plane is down at rest".to_owned());
+            return true;
         };
         let states: Vec<Instance> = self.lock().checks.log.instances.values().cloned().collect();
         let living = states.iter().filter(|state| state.deleted.is_none()).count();
@@ -159,6 +162,10 @@ impl Stage {
         }
         for state in states.iter().filter(|state| state.deleted.is_none()) {
             let live = up.control.instance(state.id).await;
+            if let Err(CommandError::Unavailable(_)) = live {
+                self.must_not_rest_for_ever();
+                return false;
+            }
             let bytes = live.as_ref().ok().map(|live| journal::encode_snapshot(live));
             if bytes != Some(journal::encode_snapshot(state)) {
                 let detail = format!("{}'s actor is not the fold of its stream", names::entity(state.id));
@@ -173,7 +180,7 @@ impl Stage {
         for record in store.records() {
             if let Err(error) = rebuilt.apply_record(record) {
                 self.fail(FailureKind::Invariant, "I12", error.to_string());
-                return;
+                return true;
             }
         }
         let is_fold = |state: &Instance| {
@@ -195,5 +202,6 @@ impl Stage {
         self.check_shelf();
         self.look_at_guests();
         self.line("rest", &"", format_args!("p{:04}", store.durable().get()));
+        true
     }
 }
