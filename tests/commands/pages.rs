@@ -144,9 +144,10 @@ fn shown(page: &str) -> BTreeSet<String> {
             // The table of questions leaves the program's name out.
             let questions = part.lines().filter_map(|line| line.strip_prefix("| `replay "));
             let asked = questions.map(|rest| format!("musher replay {}", rest.split('`').next().unwrap()));
-            asked
-                .filter(|asked| asked.split(' ').count() > 2 && asked != "musher replay INSTANCE")
-                .for_each(|asked| take(&asked));
+            // Rows of the tables of commands and flags name it as a whole.
+            let is_whole =
+                |asked: &String| asked.ends_with(" INSTANCE") || asked.ends_with("replay [INSTANCE]");
+            asked.filter(|asked| !is_whole(asked)).for_each(|asked| take(&asked));
         } else {
             let lines = part.lines().map(|line| line.trim_start().trim_start_matches("$ "));
             let bare = lines.map(|line| line.split(" #").next().unwrap().split(" 2>").next().unwrap());
