@@ -195,7 +195,7 @@ impl Names {
             let word = match (word.as_str(), noun.as_str()) {
                 ("NAME", "sled") => self.sled.to_owned(),
                 ("NAME", "timer") => "sled-watch".to_owned(),
-                ("NAME", _) | ("[INSTANCE]", _) => self.instance.to_owned(),
+                ("NAME" | "[INSTANCE]", _) => self.instance.to_owned(),
                 ("ID", _) if before == "--vmm" => self.vmm.clone(),
                 ("ID", "saga") => self.saga.clone(),
                 ("ID" | "REQUEST", _) => self.request.clone(),

@@ -329,13 +329,7 @@ mod tests {
             ("in service", load(), heard.clone(), "it takes new instances", false),
             ("not heard from", load(), SledStatus::default(), "since this daemon started", true),
             ("unreachable", load(), away.clone(), "no route", true),
-            (
-                "unreachable",
-                load(),
-                SledStatus { lease: Some(lease.clone()), ..away.clone() },
-                "no route",
-                true,
-            ),
+            ("unreachable", load(), SledStatus { lease: Some(lease), ..away.clone() }, "no route", true),
             (
                 "unreachable",
                 cordoned.clone(),
