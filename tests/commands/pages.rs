@@ -35,8 +35,8 @@ const STORY: &[(Place, i32, &str)] = &[
     (Quick, 0, "musher instance history NAME"),
     (Quick, 0, "musher instance start NAME"),
     (Quick, 0, "musher instance serial NAME"),
+    (Quick, 0, "musher instance stop NAME"),
     (Quick, 0, "musher sled list"),
-    (Quick, 0, "musher sled show NAME"),
     (Quick, 0, "musher sled explain NAME"),
     (Quick, 0, "musher sled uncordon NAME"),
     (Quick, 0, "musher migration list"),
@@ -107,6 +107,7 @@ const STORY: &[(Place, i32, &str)] = &[
         0,
         "musher sled run --name a --listen 192.0.2.7:7000 --control-plane http://192.0.2.1:12221 --key a.key",
     ),
+    (Read, 0, "musher sled key --secret sleds.secret"),
     (Read, 0, "musher sled run --name s --count 1000"),
     (Read, 0, "musher sled run --name b --reboot &"),
     (Read, 0, "musher chaos run --seeds 0..2000 --jobs 2"),
@@ -151,6 +152,7 @@ fn shown(page: &str) -> BTreeSet<String> {
         } else {
             let lines = part.lines().map(|line| line.trim_start().trim_start_matches("$ "));
             let bare = lines.map(|line| line.split(" #").next().unwrap().split(" 2>").next().unwrap());
+            let bare = bare.map(|line| line.split(" > ").next().unwrap());
             bare.flat_map(|line| line.split("; ")).for_each(&mut take);
         }
     }
