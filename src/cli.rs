@@ -39,7 +39,7 @@ pub enum Command {
     Serve(ServeArgs),
     /// A narrated minute: instances come up, the daemon is killed -9 in the middle, and nothing is lost.
     Demo(DemoArgs),
-    /// Instances: create, list, show, start, stop, reboot, delete, serial, history, explain, migrate,
+    /// Instances: create, list, show, watch, start, stop, reboot, delete, serial, history, explain, migrate,
     /// force-stop, update.
     Instance {
         #[command(subcommand)]
@@ -229,6 +229,12 @@ pub enum InstanceVerb {
         one: One,
         #[command(flatten)]
         watch: WatchArgs,
+    },
+    /// Show one instance, then every event of it as it is recorded, until interrupted.
+    #[command(after_help = "Example: musher instance watch web-1")]
+    Watch {
+        #[command(flatten)]
+        one: One,
     },
     /// Start a stopped or failed instance.
     #[command(after_help = "Example: musher instance start web-1 --wait --timeout 2m")]

@@ -86,7 +86,7 @@ pub fn timer_text(told: &Value) -> String {
     let head = format!(
         "{} runs every {} s ({}): {}",
         text_at(timer, "name"),
-        timer["period_s"],
+        timer["period_s"].as_f64().unwrap_or_default(),
         text_at(told, "setting"),
         text_at(timer, "does")
     );

@@ -39,6 +39,13 @@ pub struct EventsArgs {
     client: ClientArgs,
 }
 
+impl EventsArgs {
+    /// What comes of one instance, after a position, until interrupted.
+    pub const fn of_instance(instance: String, after: Option<u64>, client: ClientArgs) -> Self {
+        Self { follow: true, after, instance: Some(instance), kind: None, client }
+    }
+}
+
 /// Shows events.
 pub async fn run(args: &EventsArgs) -> Outcome {
     let client = Client::new(&args.client.server)?;

@@ -4,6 +4,7 @@ use crate::cli::{ClientArgs, HowArgs, InstanceVerb, One, WaitArgs};
 use crate::client::{Client, ClientError};
 use crate::debugger::show;
 use crate::exit::{Exit, Failure, Outcome};
+use crate::feed::{self, EventsArgs};
 use crate::output::{self, Column, Format, gib, text};
 use crate::serial;
 use crate::watch;
@@ -53,6 +54,13 @@ pub async fn run(verb: InstanceVerb) -> Outcome {
             let (client, id) = find(&one).await?;
             let path = format!("/v1/instances/{id}");
             watch::show(watch.watch, async || Ok(shown(&client.get(&path, &[]).await?, &one.client))).await
+        }
+        InstanceVerb::Watch { one } => {
+            let (client, id) = find(&one).await?;
+            // Before the state is read: an event in between is shown twice rather than never.
+            let tail = client.get("/ops/v1/log/tail", &[("limit", "1")]).await?;
+            show(&client.get(&format!("/v1/instances/{id}"), &[]).await?, &one.client);
+            feed::run(&EventsArgs::of_instance(id, tail["durable"].as_u64(), one.client)).await
         }
         InstanceVerb::Start { one, wait, how } => act(&one, "start", (&wait, &how), "running").await,
         InstanceVerb::Stop { one, wait, how } => act(&one, "stop", (&wait, &how), "stopped").await,

@@ -5,8 +5,10 @@
 
 mod daemon;
 
-use daemon::{Daemon, scratch, stderr, stdout};
+use daemon::{Daemon, musher, scratch, stderr, stdout};
 use serde_json::Value;
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
 
 fn ok(daemon: &Daemon, args: &[&str]) -> String {
     let output = daemon.cli(args);
@@ -175,6 +177,29 @@ fn limits_and_groups_are_set_and_shown() {
     assert_eq!(json(&daemon, &["group", "show", "apart"])["members"].as_array().unwrap().len(), 1);
     ok(&daemon, &["group", "delete", "apart", "--yes"]);
     assert_eq!(ok(&daemon, &["group", "list", "--no-headers"]).trim(), "");
+}
+
+#[test]
+fn a_watched_instance_is_shown_and_then_every_event_of_it_as_it_comes() {
+    let (_dir, data) = scratch();
+    let daemon = Daemon::start(&data);
+    ok(&daemon, &["instance", "create", "web-1", "--wait"]);
+    let mut watching = musher()
+        .args(["instance", "watch", "web-1"])
+        .env("MUSHER_SERVER", &daemon.url)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.by_ref().any(|line| line.starts_with("state") && line.contains("running")));
+    // Somebody else's events are not shown.
+    ok(&daemon, &["instance", "create", "web-2", "--no-start"]);
+    ok(&daemon, &["instance", "stop", "web-1", "--wait"]);
+    let first = lines.find(|line| line.contains("  by ")).unwrap();
+    assert!(first.contains("StopRequested"), "{first}");
+    assert!(lines.any(|line| line.contains("VmmReported")));
+    watching.kill().unwrap();
+    watching.wait().unwrap();
 }
 
 #[test]

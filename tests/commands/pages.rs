@@ -35,8 +35,8 @@ const STORY: &[(Place, i32, &str)] = &[
     (Quick, 0, "musher instance history NAME"),
     (Quick, 0, "musher instance start NAME"),
     (Quick, 0, "musher instance serial NAME"),
+    (Quick, 0, "musher instance stop NAME"),
     (Quick, 0, "musher sled list"),
-    (Quick, 0, "musher sled show NAME"),
     (Quick, 0, "musher sled explain NAME"),
     (Quick, 0, "musher sled uncordon NAME"),
     (Quick, 0, "musher migration list"),
@@ -107,6 +107,7 @@ const STORY: &[(Place, i32, &str)] = &[
         0,
         "musher sled run --name a --listen 192.0.2.7:7000 --control-plane http://192.0.2.1:12221 --key a.key",
     ),
+    (Read, 0, "musher sled key --secret sleds.secret"),
     (Read, 0, "musher sled run --name s --count 1000"),
     (Read, 0, "musher sled run --name b --reboot &"),
     (Read, 0, "musher chaos run --seeds 0..2000 --jobs 2"),
@@ -144,12 +145,14 @@ fn shown(page: &str) -> BTreeSet<String> {
             // The table of questions leaves the program's name out.
             let questions = part.lines().filter_map(|line| line.strip_prefix("| `replay "));
             let asked = questions.map(|rest| format!("musher replay {}", rest.split('`').next().unwrap()));
-            asked
-                .filter(|asked| asked.split(' ').count() > 2 && asked != "musher replay INSTANCE")
-                .for_each(|asked| take(&asked));
+            // Rows of the tables of commands and flags name it as a whole.
+            let is_whole =
+                |asked: &String| asked.ends_with(" INSTANCE") || asked.ends_with("replay [INSTANCE]");
+            asked.filter(|asked| !is_whole(asked)).for_each(|asked| take(&asked));
         } else {
             let lines = part.lines().map(|line| line.trim_start().trim_start_matches("$ "));
             let bare = lines.map(|line| line.split(" #").next().unwrap().split(" 2>").next().unwrap());
+            let bare = bare.map(|line| line.split(" > ").next().unwrap());
             bare.flat_map(|line| line.split("; ")).for_each(&mut take);
         }
     }
@@ -194,7 +197,7 @@ impl Names {
             let word = match (word.as_str(), noun.as_str()) {
                 ("NAME", "sled") => self.sled.to_owned(),
                 ("NAME", "timer") => "sled-watch".to_owned(),
-                ("NAME", _) | ("[INSTANCE]", _) => self.instance.to_owned(),
+                ("NAME" | "[INSTANCE]", _) => self.instance.to_owned(),
                 ("ID", _) if before == "--vmm" => self.vmm.clone(),
                 ("ID", "saga") => self.saga.clone(),
                 ("ID" | "REQUEST", _) => self.request.clone(),

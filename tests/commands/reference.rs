@@ -46,7 +46,7 @@ fn gather(path: &[&str], found: &mut Commands) {
     if below.is_empty() {
         let flags = text.lines().map(str::trim_start).filter(|line| line.starts_with('-'));
         let long =
-            flags.flat_map(|line| line.split([' ', ',', '=', '[', '<']).find(|it| it.starts_with("--")));
+            flags.filter_map(|line| line.split([' ', ',', '=', '[', '<']).find(|it| it.starts_with("--")));
         found.insert(path.join(" "), long.map(|flag| flag.trim_end_matches("...").to_owned()).collect());
     }
     for name in below {

@@ -345,13 +345,7 @@ mod tests {
                 "requests to it are held back",
                 true,
             ),
-            (
-                "unreachable",
-                load(),
-                SledStatus { lease: Some(lease.clone()), ..away.clone() },
-                "no route",
-                true,
-            ),
+            ("unreachable", load(), SledStatus { lease: Some(lease), ..away.clone() }, "no route", true),
             (
                 "unreachable",
                 cordoned.clone(),
