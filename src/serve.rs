@@ -17,7 +17,7 @@ use crate::real::{SystemClock, SystemIds, raise_open_files};
 use crate::sled_keys::fleet_secret;
 use crate::stopping::{Stage, in_time};
 use crate::store::{
-    Keeper, keep_index, keep_small, must_be_whole, open_cache, open_failure, open_journal, tell,
+    Keeper, keep_index, keep_small, must_be_whole, open_cache, open_failure, open_journal, tell, write_out,
 };
 use crate::telemetry::{self, Exporter, SpanLayer};
 use actors::control::Predecessor;
@@ -345,8 +345,9 @@ impl Daemon {
         let _ = self.projector.await;
         let _ = self.indexer.await;
         // The daemon may end before the last of those who hold the cache has let go of it.
-        if let Some(Err(error)) = self.cache.as_ref().map(|cache| cache.flush()) {
-            tracing::warn!(%error, "the cache was not written out; what is missing is built again from the log");
+        if let Some(cache) = self.cache {
+            stage.enter("the cache");
+            write_out(cache).await;
         }
         // Last, because nothing needs it: without it the next start only takes longer.
         stage.enter("a last checkpoint");

@@ -203,6 +203,7 @@ pub async fn keep_index(log: Arc<dyn Log>, cache: Option<Arc<dyn Cache>>) {
     let Some(cache) = cache else {
         return;
     };
+    let mut reached = None;
     loop {
         let indexed = match index_aside(Arc::clone(&log), Arc::clone(&cache)).await {
             Ok(indexed) => indexed,
@@ -212,7 +213,13 @@ pub async fn keep_index(log: Arc<dyn Log>, cache: Option<Arc<dyn Cache>>) {
             }
         };
         match indexed {
-            Ok(indexed) if indexed < log.durable() => tokio::task::yield_now().await,
+            Ok(indexed) if indexed < log.durable() => {
+                if reached.replace(indexed) == Some(indexed) {
+                    tracing::warn!(%indexed, "the stream index ends where the log cannot be read; long histories are read slower");
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
             Ok(indexed) => {
                 if log.wait_durable(indexed.next()).await.is_err() {
                     return;
@@ -238,6 +245,18 @@ fn index_aside(
     cache: Arc<dyn Cache>,
 ) -> tokio::task::JoinHandle<Result<Position, CatchUpError>> {
     tokio::task::spawn_blocking(move || catch_up(&*log, &*cache, INDEX_STEPS))
+}
+
+/// Writes the cache out, on a thread of its own: a disk that stalls must not hold up whoever watches the stop.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "nothing simulated waits for it, and it is the last of its kind"
+)]
+pub async fn write_out(cache: Arc<dyn Cache>) {
+    let written = tokio::task::spawn_blocking(move || cache.flush()).await;
+    if let Ok(Err(error)) = written {
+        tracing::warn!(%error, "the cache was not written out; what is missing is built again from the log");
+    }
 }
 
 /// Compresses sealed segments now and then, a few at a time, until it is aborted.

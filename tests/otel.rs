@@ -114,6 +114,11 @@ async fn a_collector_gets_the_spans_of_one_start_in_its_callers_trace() {
             }
         }
     }
+    let ended = |span: &Value| span["endTimeUnixNano"].as_str().unwrap().parse::<u64>().unwrap();
+    assert!(
+        ended(request) < ended(named("saga")[0]),
+        "it was answered before the start was over: {spans:#?}"
+    );
     let saga = attribute(named("saga")[0], "musher.saga").unwrap();
     for call in named("sled call") {
         assert_eq!(attribute(call, "musher.saga"), Some(saga), "{call}");
@@ -132,7 +137,11 @@ async fn a_dead_collector_hurts_nothing_is_counted_and_is_said_once() {
     let text = || std::fs::read_to_string(&said).unwrap();
     let mut url = None;
     for _ in 0..1_500 {
-        url = text().split("is ready on ").nth(1).and_then(|rest| rest.split(' ').next().map(str::to_owned));
+        url = text()
+            .split("is ready on ")
+            .nth(1)
+            .and_then(|rest| rest.split_once(" (sleds"))
+            .map(|(url, _)| url.to_owned());
         if url.is_some() {
             break;
         }

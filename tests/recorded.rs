@@ -20,7 +20,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Everything that waits, waits for seconds.
-const NIMBLE: &str = "[sleds]\ninventory_s = 1\ncall_s = 1\n\
+const NIMBLE: &str = "[sleds]\ninventory_s = 1\nprobe_s = 1\n\
+    call = { ensure_s = 1, destroy_s = 1, state_s = 1, get_s = 1, inventory_s = 1, network_s = 1 }\n\
     [instances]\norder_answer_s = 1\nrestart_base_s = 1\npause_after_failures = 2\nstart_deadline_s = 600\n\
     migrate_deadline_s = 5\n[timers]\nreincarnation_s = 1\n[retention]\ndeleted_s = 1\n";
 

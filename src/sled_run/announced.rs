@@ -4,6 +4,7 @@
 //! it remembers the log of the one that took it, and neither side takes the other without.
 
 use super::identity::Identity;
+use super::stored;
 use sled_protocol::{
     ControlPlaneClient, ControlPlaneError, LeaseEpoch, PropolisId, RegisterSled, RenewLease, SledId,
     SledLease, SledVmmState, StoreId,
@@ -19,7 +20,7 @@ pub(super) struct Announced {
     control_plane: Arc<dyn ControlPlaneClient>,
     name: String,
     said: Mutex<String>,
-    /// Held for a file's write, never across an await.
+    /// Never held across an await.
     identity: Mutex<Identity>,
     dir: PathBuf,
 }
@@ -45,8 +46,8 @@ impl Announced {
 
     /// Takes the answer of the control plane that it belongs to. The first that takes it, and each epoch, is
     /// remembered before the answer counts.
-    fn belongs(&self, lease: SledLease) -> Result<SledLease, ControlPlaneError> {
-        let mut identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner);
+    async fn belongs(&self, lease: SledLease) -> Result<SledLease, ControlPlaneError> {
+        let identity = self.identity.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let (Some(own), Some(store)) = (identity.store_id, lease.store_id)
             && own != store
         {
@@ -59,10 +60,14 @@ impl Announced {
         let store_id = identity.store_id.or(lease.store_id);
         let epoch = identity.epoch.max(Some(lease.lease_epoch));
         if (store_id, epoch) != (identity.store_id, identity.epoch) {
-            let mut bound = identity.clone();
+            // A sled registers once at a time: nobody else writes it meanwhile.
+            let mut bound = identity;
             (bound.store_id, bound.epoch) = (store_id, epoch);
-            bound.store(&self.dir).map_err(|failure| ControlPlaneError::Unavailable(failure.what))?;
-            *identity = bound;
+            let bound = match stored(bound, self.dir.clone()).await {
+                Ok(stored) => stored.map_err(|failure| ControlPlaneError::Unavailable(failure.what))?,
+                Err(error) => return Err(ControlPlaneError::Unavailable(error.to_string())),
+            };
+            *self.identity.lock().unwrap_or_else(PoisonError::into_inner) = bound;
         }
         Ok(lease)
     }
@@ -95,7 +100,10 @@ impl ControlPlaneClient for Announced {
             let (store_id, epoch) = self.known();
             let held_epoch = request.held_epoch.max(epoch);
             let request = RegisterSled { store_id, held_epoch, ..request };
-            let outcome = self.control_plane.register(request).await.and_then(|lease| self.belongs(lease));
+            let outcome = match self.control_plane.register(request).await {
+                Ok(lease) => self.belongs(lease).await,
+                Err(error) => Err(error),
+            };
             self.say(&outcome);
             outcome
         })

@@ -34,6 +34,8 @@ struct Open {
     parent_id: Option<String>,
     is_sampled: bool,
     begin_us: u64,
+    /// When it was last left.
+    left_us: Option<u64>,
     fields: Fields,
 }
 
@@ -75,7 +77,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
         // Zero is no id.
         let span_id = format!("{:016x}", SystemIds.dice().max(1));
         let begin_us = SystemClock.now().micros();
-        let open = Open { trace_id, span_id, parent_id, is_sampled, begin_us, fields };
+        let open = Open { trace_id, span_id, parent_id, is_sampled, begin_us, left_us: None, fields };
         drop(span.extensions_mut().replace(open));
     }
 
@@ -87,6 +89,14 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
         }
     }
 
+    fn on_exit(&self, id: &Id, context: Context<'_, S>) {
+        if let Some(span) = context.span(id)
+            && let Some(open) = span.extensions_mut().get_mut::<Open>()
+        {
+            open.left_us = Some(SystemClock.now().micros());
+        }
+    }
+
     fn on_close(&self, id: Id, context: Context<'_, S>) {
         let Some(span) = context.span(&id) else {
             return;
@@ -94,14 +104,25 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for SpanLayer {
         let Some(open) = span.extensions_mut().remove::<Open>().filter(|open| open.is_sampled) else {
             return;
         };
-        if self.queue.try_send(finished(open, span.metadata(), SystemClock.now().micros())).is_err() {
+        let end_us = end_of(&open, span.metadata());
+        if self.queue.try_send(finished(open, span.metadata(), end_us)).is_err() {
             self.tally.lost(1);
         }
     }
 }
 
+/// A span stays open for as long as one within it is: a request that began a saga was answered long before. So most end
+/// when they were last left; a saga, and a call that is waited for, end when they are closed.
+fn end_of(open: &Open, metadata: &Metadata<'_>) -> u64 {
+    let now = SystemClock.now().micros();
+    match metadata.name() {
+        "saga" | "sled call" => now,
+        _ => open.left_us.unwrap_or(now),
+    }
+}
+
 /// The span as a collector reads it.
-fn finished(open: Open, metadata: &Metadata<'_>, now_us: u64) -> Finished {
+fn finished(open: Open, metadata: &Metadata<'_>, end_us: u64) -> Finished {
     let kind = match metadata.name() {
         "request" => 2,
         "sled call" => 3,
@@ -114,7 +135,7 @@ fn finished(open: Open, metadata: &Metadata<'_>, now_us: u64) -> Finished {
     let mut span = json!({
         "traceId": open.trace_id, "spanId": open.span_id, "name": metadata.name(), "kind": kind,
         // A clock that is set back makes no span end before it began.
-        "startTimeUnixNano": nanos(open.begin_us), "endTimeUnixNano": nanos(now_us.max(open.begin_us)),
+        "startTimeUnixNano": nanos(open.begin_us), "endTimeUnixNano": nanos(end_us.max(open.begin_us)),
         "attributes": attributes, "status": status,
     });
     if let Some(parent) = open.parent_id {

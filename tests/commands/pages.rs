@@ -38,6 +38,7 @@ const STORY: &[(Place, i32, &str)] = &[
     (Quick, 0, "musher instance stop NAME"),
     (Quick, 0, "musher sled list"),
     (Quick, 0, "musher sled explain NAME"),
+    (Quick, 0, "musher sled show NAME"),
     (Quick, 0, "musher sled uncordon NAME"),
     (Quick, 0, "musher migration list"),
     (Quick, 0, "musher timer list"),

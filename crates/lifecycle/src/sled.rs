@@ -162,8 +162,10 @@ pub fn register(
     if boot.is_none_or(|(boot, _)| boot != registration.boot) {
         events.push(SledEvent::Booted { boot: registration.boot, epoch });
         events.extend(lease.map(|seconds| SledEvent::LeaseBegan { epoch, seconds: Some(seconds) }));
-    } else if highest > own || state.is_some_and(|sled| sled.lapsed.is_some()) {
-        events.push(SledEvent::LeaseBegan { epoch, seconds: lease });
+    } else if let Some(sled) = state.filter(|sled| highest > own || sled.lapsed.is_some()) {
+        // VMMs that live on end with the lease that they have.
+        let seconds = if sled.lapsed.is_some() { lease } else { sled.lease };
+        events.push(SledEvent::LeaseBegan { epoch, seconds });
     }
     Ok(events)
 }

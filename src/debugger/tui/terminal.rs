@@ -8,15 +8,24 @@ use ratatui::DefaultTerminal;
 use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::execute;
 use std::io::IsTerminal as _;
+use std::panic::PanicHookInfo;
+use std::sync::{Mutex, PoisonError};
+
+/// What the newest panic said. A panic that is caught, as one in a fold is, leaves the screen as it is and says nothing.
+static SAID: Mutex<Option<String>> = Mutex::new(None);
+
+type Hook = Box<dyn Fn(&PanicHookInfo<'_>) + Sync + Send>;
 
 /// A terminal that is a screen, until this is dropped.
 pub struct Screen {
     /// What is drawn on.
     pub terminal: DefaultTerminal,
+    /// Who told of panics before.
+    told_before: Option<Hook>,
 }
 
 impl Screen {
-    /// Makes a screen of the terminal. A panic from here on puts it back before it says anything.
+    /// Makes a screen of the terminal. A panic that ends whoever owns it puts it back before it says anything.
     pub fn open() -> Result<Self, Failure> {
         let is_dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         if !std::io::stdin().is_terminal() || !std::io::stdout().is_terminal() || is_dumb {
@@ -24,22 +33,31 @@ impl Screen {
                 "in a script: `replay INSTANCE --step` reads commands from stdin, `--history` prints all",
             ));
         }
-        let terminal = ratatui::try_init().map_err(|error| {
-            Failure::new(Exit::Refused, format!("the terminal cannot be drawn on: {error}"))
-        })?;
-        // What was set above puts back everything but the cursor.
-        let told = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            put_back();
-            told(panic);
+        let told_before = std::panic::take_hook();
+        let terminal = ratatui::try_init();
+        // What was set in there puts the terminal back at every panic, also at one that is caught.
+        std::panic::set_hook(Box::new(|panic| {
+            *SAID.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic.to_string());
         }));
-        Ok(Self { terminal })
+        match terminal {
+            Ok(terminal) => Ok(Self { terminal, told_before: Some(told_before) }),
+            Err(error) => {
+                std::panic::set_hook(told_before);
+                Err(Failure::new(Exit::Refused, format!("the terminal cannot be drawn on: {error}")))
+            }
+        }
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
         put_back();
+        if std::thread::panicking() {
+            let said = SAID.lock().unwrap_or_else(PoisonError::into_inner).take();
+            eprintln!("{}", said.unwrap_or_default());
+        } else if let Some(told_before) = self.told_before.take() {
+            std::panic::set_hook(told_before);
+        }
     }
 }
 

@@ -263,6 +263,9 @@ fn what_would_move_the_cursor_is_a_dot() {
 #[ignore = "panics on a screen: run in a terminal of its own by the test below"]
 fn a_screen_that_panics() {
     let mut screen = Screen::open().unwrap();
+    // As in the fold of an event that does not fit.
+    let caught = std::panic::catch_unwind(|| panic!("a mistake that is caught"));
+    assert!(caught.is_err());
     screen.terminal.draw(|frame| frame.render_widget("drawn", frame.area())).unwrap();
     panic!("a mistake while drawing");
 }
@@ -296,6 +299,7 @@ fn a_panic_puts_the_terminal_back_before_it_says_anything() {
     let drawn = text.find("drawn").expect("there was a screen");
     let mistake = text.find("a mistake while drawing").expect("the panic is told");
     assert!(parser(&said[..drawn]).screen().alternate_screen(), "it was drawn on a screen of its own");
+    assert!(!text.contains("a mistake that is caught"), "what is caught is not told, and leaves the screen");
     let told = parser(&said[..mistake]);
     assert!(
         !told.screen().alternate_screen() && !told.screen().hide_cursor(),

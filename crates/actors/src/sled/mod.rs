@@ -214,7 +214,10 @@ impl Actor for SledActor {
                 let drain = shell.drain.as_ref().map(drain::Drain::status);
                 let lease = shell.lease_status();
                 let next_probe = shell.watch.as_ref().map(|(_, at)| *at).filter(|_| !shell.is_asking);
-                let (circuit, held_back) = (shell.circuit.status(next_probe), shell.circuit.held_back());
+                // One that was expunged is asked no more: its circuit has nothing to close it, and nothing to hold back.
+                let is_asked = shell.state.as_ref().is_some_and(|sled| sled.expunged.is_none());
+                let circuit = shell.circuit.status(next_probe).filter(|_| is_asked);
+                let held_back = shell.circuit.held_back();
                 let status = SledStatus { circuit, held_back, calls, lease, drain, ..shell.status.clone() };
                 let _ = reply.send(status);
             }

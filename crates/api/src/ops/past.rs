@@ -69,7 +69,11 @@ pub(super) async fn fleet(State(app): State<Arc<App>>, params: Params) -> Result
         Some(wanted) => usize::try_from(wanted).unwrap_or(usize::MAX).min(INSTANCES_MAX),
     };
     if let Some(fleet) = kept(&app, at) {
-        return Ok(Json(page(&fleet, after, limit)?));
+        let page = page(&fleet, after, limit)?;
+        if page.next_after.is_none() {
+            keep(&app, None);
+        }
+        return Ok(Json(page));
     }
     let Ok(turn) = Arc::clone(&app.folding).try_acquire_owned() else {
         return Err(ApiError::unavailable("the fleet of another moment is being folded; one is at a time"));
@@ -84,11 +88,16 @@ pub(super) async fn fleet(State(app): State<Arc<App>>, params: Params) -> Result
         .await?
         .map_err(|error| past_error_of(error, || ApiError::internal("the fleet is no instance")))?;
     let fleet = Arc::new(fleet);
-    if matches!(at, At::Now | At::Position(_)) && fleet.unreadable.is_empty() {
-        let mut kept = app.fleet.lock().unwrap_or_else(PoisonError::into_inner);
-        *kept = Some(Arc::clone(&fleet));
+    let page = page(&fleet, after, limit)?;
+    if page.next_after.is_some() && matches!(at, At::Now | At::Position(_)) && fleet.unreadable.is_empty() {
+        keep(&app, Some(fleet));
     }
-    Ok(Json(page(&fleet, after, limit)?))
+    Ok(Json(page))
+}
+
+/// Keeps a fold for its further pages, or none after the last: a whole fleet takes room.
+fn keep(app: &App, fleet: Option<Arc<replay::Fleet>>) {
+    *app.fleet.lock().unwrap_or_else(PoisonError::into_inner) = fleet;
 }
 
 /// The fold that was made last, if it is of this very position: the past does not change. One that was made by

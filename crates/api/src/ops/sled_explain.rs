@@ -116,7 +116,7 @@ impl Condition {
             Self::Expunged => "nobody: it is out for good",
             Self::LeaseExpired => "the sled: it registers again by itself when it is back",
             Self::Unreachable | Self::NotHeard => {
-                "the sled's actor: it asks for an inventory every 5 s until the sled answers"
+                "the sled's actor: it asks for an inventory every sleds.probe_s until the sled answers"
             }
             Self::Draining => {
                 "the sled's drain: it moves a few guests at a time, and looks again every timers.sled_drain_s"

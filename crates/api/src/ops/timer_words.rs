@@ -21,7 +21,7 @@ pub(super) const fn of(name: TimerName) -> Words {
     match name {
         TimerName::SledWatch => Words {
             because: "reports can be lost and sleds can boot: what a sled lists is compared with what the log says of it",
-            owner: "each sled's own actor, which waits for its sled's answer: once a period, at once on reconnect or boot, every 5 s while it cannot be reached",
+            owner: "each sled's own actor, which waits for its sled's answer: once a period, at once on reconnect or boot, every sleds.probe_s while it cannot be reached",
             setting: "sleds.inventory_s",
             next: &[
                 ("a VMM is listed and says something new", "it counts as a report"),

@@ -68,7 +68,8 @@ pub(super) struct ExplainedView {
     owner: &'static str,
     /// The setting of its period.
     setting: &'static str,
-    /// When it runs next at the earliest, and at the latest; none before its first run, and where it is off.
+    /// When it runs next at the earliest, and at the latest; none before its first run, where it is off, and where each
+    /// sled has its own.
     next_from: Option<String>,
     next_by: Option<String>,
     next: Vec<OutcomeView>,
@@ -97,7 +98,9 @@ pub(super) async fn explain(
 fn explained(status: TimerStatus) -> ExplainedView {
     let words = timer_words::of(status.name);
     let period = Span::from_micros(u64::try_from(status.period.as_micros()).unwrap_or(u64::MAX));
-    let last = status.last_run.filter(|_| status.is_on);
+    // One line stands for every sled's own: when one of them runs next is not known here.
+    let is_per_sled = matches!(status.name, TimerName::SledWatch | TimerName::SledDrain);
+    let last = status.last_run.filter(|_| status.is_on && !is_per_sled);
     let mut because = vec![words.because.to_owned()];
     if !status.is_on {
         because.insert(0, "it is off: retention.deleted_s is 0".to_owned());

@@ -87,8 +87,9 @@ impl Host {
     }
 
     /// The highest epoch that was ever held, in this boot or an earlier one.
-    pub const fn held_epoch(&self) -> Option<LeaseEpoch> {
-        self.held
+    pub fn held_epoch(&self) -> Option<LeaseEpoch> {
+        // A state that an older agent wrote says only the one that is held now.
+        self.held.max(self.epoch)
     }
 
     /// The length of the lease, in seconds; `None` without one.
@@ -115,7 +116,7 @@ impl Sled {
             cpu_family: self.config.cpu_family.clone(),
             api_addr: self.config.api_addr.clone(),
             store_id: None,
-            held_epoch: host.held,
+            held_epoch: host.held_epoch(),
         })
     }
 
@@ -137,7 +138,7 @@ impl Sled {
     pub fn registered(&mut self, now: u64, sent_at: u64, boot_id: BootId, answer: SledLease) {
         self.advance(now);
         let host = &mut self.host;
-        let is_stale = host.held.is_some_and(|held| held > answer.lease_epoch);
+        let is_stale = host.held_epoch().is_some_and(|held| held > answer.lease_epoch);
         if !host.powered || host.expunged || host.boot_id != boot_id || is_stale || answer.validate().is_err()
         {
             return;
