@@ -23,6 +23,9 @@ use tokio::time::sleep;
 /// Shortest and longest time between a death and the next start, microseconds.
 const DOWN_US: (u64, u64) = (20_000, 500_000);
 
+/// Longest start: far above what stalls of the disk and calls to sleds that are away can add up to.
+const START_MAX: Duration = Duration::from_mins(20);
+
 /// Most lives of one run: more starts than its scenario has deaths are a crash loop.
 const LIVES_MAX: u32 = 200;
 
@@ -93,6 +96,10 @@ impl Stage {
             // It may die while it starts.
             () = life.died() => {}
             () = self.start(&life) => {}
+            () = sleep(START_MAX) => {
+                let detail = format!("a start has not ended after {} min", START_MAX.as_secs() / 60);
+                self.fail(FailureKind::Liveness, "I18", detail);
+            }
         }
     }
 
