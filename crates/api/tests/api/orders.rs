@@ -348,7 +348,8 @@ async fn reapers_are_listed_and_run_when_asked() {
         }
         assert!(told["owner"].as_str().is_some_and(|owner| owner.len() > 10), "{told}");
         let ran = told["timer"]["on"] == true && !told["timer"]["last_run"].is_null();
-        assert_eq!(told["next_by"].is_string(), ran, "{told}");
+        let is_each_sleds_own = matches!(name, "sled-watch" | "sled-drain");
+        assert_eq!(told["next_by"].is_string(), ran && !is_each_sleds_own, "{told}");
         let path = format!("/ops/v1/timers/{name}/activate");
         let answer = stack.call(Method::POST, &path, "").await;
         assert_eq!((answer.status.as_u16(), answer.body.is_null()), (202, true), "{path}");
