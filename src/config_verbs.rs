@@ -1,8 +1,9 @@
 //! `musher config show|check`: which settings hold, and where each comes from.
 
-use crate::config::{Config, Overrides, settings};
+use crate::config::{Config, Overrides};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{self, Column, Format, text};
+use crate::settings::settings;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 use std::path::PathBuf;

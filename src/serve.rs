@@ -11,9 +11,10 @@ use crate::cli::ServeArgs;
 use crate::config::{Config, LogFormat, Logging, Overrides};
 use crate::doors::{Doors, listen};
 use crate::embedded::{Switchboard, derived_id, embedded_sleds, until_registered};
+use crate::environment::{environment, policy};
 use crate::exit::{Exit, Failure, Outcome};
 use crate::notify::Manager;
-use crate::real::{SystemClock, SystemIds, raise_open_files};
+use crate::real::raise_open_files;
 use crate::sled_keys::fleet_secret;
 use crate::stopping::{Stage, in_time};
 use crate::store::{
@@ -22,21 +23,18 @@ use crate::store::{
 use crate::telemetry::{self, Exporter, SpanLayer};
 use actors::control::Predecessor;
 use actors::projects::ProjectAsk;
-use actors::{
-    Census, ControlPlane, Env, Fatal, Limits, PushLimits, RequestContext, SledConnector, TimerPeriods,
-};
+use actors::{Census, ControlPlane, Fatal, RequestContext, SledConnector};
 use api::{Access, ApiState, LogKeeper, Phase, Readiness, SpanTally};
 use eventlog::cache::Cache;
 use eventlog::journal::{Recovery, StoreId, StoreLock};
 use eventlog::{Log, Position, ReadError, Version};
 use journal::StreamName;
-use lifecycle::restart::{RestartPolicy, restart_due};
-use lifecycle::{Instance, InstanceId, Policy, ProjectId, Span};
+use lifecycle::restart::restart_due;
+use lifecycle::{Instance, InstanceId, ProjectId};
 use projections::Projections;
 use sim_sled::embedded::EmbeddedSled;
 use sled_protocol::FleetSecret;
 use std::io::IsTerminal as _;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -371,79 +369,6 @@ fn start_failure(error: actors::StartError) -> Failure {
             failure.hint("start it again: the damage is looked for at the next opening, and only its streams are quarantined")
         }
         _ => failure,
-    }
-}
-
-fn environment(
-    config: &Config,
-    log: Arc<dyn Log>,
-    cache: Option<Arc<dyn Cache>>,
-    connector: Arc<dyn SledConnector>,
-    fatal: Fatal,
-) -> Env {
-    let defaults = Limits::default();
-    Env {
-        clock: Arc::new(SystemClock),
-        ids: Arc::new(SystemIds),
-        log,
-        cache,
-        connector,
-        // Simulated like the sleds: what is pushed to them starts empty with each daemon.
-        switch: Some(Arc::new(sim_sled::network::SimSwitch::default())),
-        producers: Some(Arc::new(sim_sled::network::SimProducers::default())),
-        policy: policy(config),
-        limits: Limits {
-            instance_queue_max: config.instances.queue_max,
-            commands_max: config.instances.commands_max,
-            sled_calls_max: config.sleds.calls_max,
-            order_answer: Duration::from_secs(config.instances.order_answer_s),
-            sled_call: config.sleds.call.times(),
-            sled_unanswered_max: config.sleds.unanswered_max,
-            sled_probe: Duration::from_secs(config.sleds.probe_s),
-            push: PushLimits { call: config.sleds.call.devices(), ..PushLimits::default() },
-            sled_lease: Some(config.sleds.lease_s).filter(|seconds| *seconds > 0),
-            sled_lease_grace: Duration::from_secs(config.sleds.lease_grace_s),
-            inventory_period: Duration::from_secs(config.sleds.inventory_s),
-            restarts_max: config.instances.restarts_max,
-            drain_parallel: config.sleds.drain_parallel,
-            drain_period: Duration::from_secs(config.timers.sled_drain_s),
-            passivate_after: Duration::from_secs(config.instances.passivate_after_s),
-            retention: config.retention.retention(),
-            timers: TimerPeriods {
-                retention: Duration::from_secs(config.retention.period_s),
-                ..periods(&config.timers)
-            },
-            ..defaults
-        },
-        build: BUILD.to_owned(),
-        fatal,
-    }
-}
-
-/// Limits that decisions use.
-pub fn policy(config: &Config) -> Policy {
-    let instances = &config.instances;
-    Policy {
-        start_deadline: Span::from_secs(instances.start_deadline_s),
-        migrate_deadline: Span::from_secs(instances.migrate_deadline_s),
-        restart: RestartPolicy {
-            base: Span::from_secs(instances.restart_base_s),
-            cap: Span::from_secs(instances.restart_cap_s),
-            budget: instances.restart_budget,
-            stable: Span::from_secs(instances.restart_stable_s),
-        },
-        pause_after_failures: NonZeroU32::new(instances.pause_after_failures),
-    }
-}
-
-fn periods(timers: &crate::config::Timers) -> TimerPeriods {
-    TimerPeriods {
-        instance_updater: Duration::from_secs(timers.instance_updater_s),
-        vmm_reaper: Duration::from_secs(timers.vmm_reaper_s),
-        reincarnation: Duration::from_secs(timers.reincarnation_s),
-        stuck_saga: Duration::from_secs(timers.stuck_saga_s),
-        passivation: Duration::from_secs(timers.passivation_s),
-        ..TimerPeriods::default()
     }
 }
 

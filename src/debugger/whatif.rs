@@ -3,9 +3,10 @@
 use super::past::Past;
 use super::{progress, show};
 use crate::config::{Config, Overrides};
+use crate::environment::policy;
 use crate::exit::{Exit, Failure, Outcome};
 use crate::output::{self, Format};
-use crate::serve::{BUILD, policy};
+use crate::serve::BUILD;
 use lifecycle::{InstanceId, Policy};
 use replay::whatif::{
     Answer, Decided, Difference, HELLO_BYTES_MAX, Hello, Host, LINE_BYTES_MAX, PROTOCOL, Question, Rules,
